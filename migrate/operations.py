@@ -1,0 +1,94 @@
+"""What an operation is made of: its kind, its waits, its moves, its phases. Data only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from stacks.layout import Layout
+
+
+class OperationKind(StrEnum):
+    CREATE = "create"
+    REQUEST = "request"
+    ENABLE = "enable"
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Wait(Frozen):
+    """Something that must be true before a phase goes on.
+
+    `person`: only a human can end it, so the runner exits with code 3 instead of polling for ever.
+    """
+
+    kind: Literal["key-material", "key-usable"]
+    subject: str
+    person: bool
+    reason: str
+
+
+MoveKind = Literal[
+    "copy",  # object versions, source storage to target storage
+    "fill",  # documents, from the target storage into the target search
+    "limit-search",  # the read alias shows only what was archived before the cut-off
+    "settle",  # writers refused, uploads aborted, pipeline drained, two equal listings
+    "verify-storage",
+    "verify-index",
+    "canary",  # one object goes bucket -> search through the new pipeline
+    "open-search",  # the read alias shows everything again
+    "purge-storage",
+    "purge-search",
+    "prove-empty",
+]
+
+
+class Move(Frozen):
+    """One idempotent piece of work on the data. `verdict`: the id under which its proof is stored."""
+
+    kind: MoveKind
+    title: str
+    storage: str | None = None
+    target: str | None = None
+    search: str | None = None
+    pipeline: str | None = None
+    verdict: str | None = None
+
+
+class Phase(Frozen):
+    """`up(layout)`, then the waits, then the moves, then a checkpoint.
+
+    `reversible`: until this phase has ended the operation can be aborted with nothing lost.
+    """
+
+    name: str
+    title: str
+    layout: Layout
+    waits: tuple[Wait, ...] = ()
+    moves: tuple[Move, ...] = ()
+    reversible: bool = True
+
+
+class Plan(Frozen):
+    operation: str
+    kind: OperationKind
+    start: Layout
+    phases: tuple[Phase, ...]
+
+    @property
+    def end(self) -> Layout:
+        return self.phases[-1].layout
+
+
+class Request(Frozen):
+    """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person."""
+
+    operation: str
+    kind: OperationKind
+    mode: str | None = None
+    cutoff: datetime | None = None
