@@ -1,0 +1,67 @@
+# `make help` says what there is. Everything runs from the work tree's own environment, .venv.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+VERBOSE ?=
+RECORDS ?=
+INPUT ?=
+
+BIN := .venv/bin
+# In a recipe only: `make setup` itself runs before .venv, on the caller's Python.
+WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+# A caller's Python settings would reach every program that is started below.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+UNIT := $(WITH_VENV) $(BIN)/pytest tests/unit $(PYTEST_ARGS)
+SANDBOX := $(WITH_VENV) $(BIN)/pytest tests/sandbox $(PYTEST_ARGS)
+
+# Runs a tier and says how long it took, also when it fails.
+define tier
+	@echo "== $(1)"; began=$$(date +%s); \
+	if $(2); then verdict=passed; else verdict=FAILED; fi; \
+	echo "== $(1) $$verdict in $$(( $$(date +%s) - began )) s"; \
+	test $$verdict = passed
+endef
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit sandbox-tests lint clean
+
+help: ## this text
+	@echo "Targets"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s%s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables"
+	@echo "  RECORDS=n      demo: how many records to make"
+	@echo "  INPUT=folder   demo: your own records instead"
+	@echo "  PYTEST_ARGS=…  test, unit, sandbox-tests: more arguments for pytest"
+	@echo "  VERBOSE=1      setup: show what the steps print, and where things are"
+	@echo "  PYTHON=…       setup: the Python that runs it, 3.11 or newer; python3 if not given"
+	@echo "  KEYSHIFT_CACHE setup, from the environment: where the engine and the emulators go"
+
+setup: ## environment, engine, emulators, Elasticsearch; seconds when they are there
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "keyshift: Python 3.11 or newer is needed to set up; name one with make setup PYTHON=…" >&2; exit 2; }
+	@"$(PYTHON)" -m engine.install $(if $(VERBOSE),--verbose)
+
+demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
+	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)")
+
+test: setup ## lint, then the unit tier, then the sandbox tier
+	$(call tier,lint,$(LINT))
+	$(call tier,unit,$(UNIT))
+	$(call tier,sandbox,$(SANDBOX))
+
+lint: setup ## ruff, pyright and the import rules
+	$(call tier,lint,$(LINT))
+
+unit: setup ## tests that need no server
+	$(call tier,unit,$(UNIT))
+
+sandbox-tests: setup ## tests against real servers and the real engine
+	$(call tier,sandbox,$(SANDBOX))
+
+clean: ## removes what was built here; the sandbox's and the stacks' state and the cache stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.sandbox/*' -prune -exec rm -rf {} +
