@@ -265,9 +265,15 @@ def find_uv(session: Session) -> Path:
     return home / "bin" / "uv"
 
 
-def environment(session: Session, step: str, home: Path, lock: Path, *, editable: bool = False) -> None:
-    """Makes `home` a Python environment with exactly what `lock` pins, and this tree's packages if `editable`."""
-    stamp = paths.content_key(lock, salt=f"{PYTHON} {distribution(session.tree) if editable else ''}")
+def environment(session: Session, step: str, home: Path, lock: Path, *, data: Path | None = None) -> None:
+    """Makes `home` a Python environment with exactly what `lock` pins.
+
+    With `data` also this tree's packages, editable, and the distributions of that lock without what
+    they depend on: only the files in them are wanted.
+    """
+    stamp = paths.content_key(
+        *([lock, data] if data else [lock]), salt=f"{PYTHON} {distribution(session.tree) if data else ''}"
+    )
     mark = home / "keyshift.lock"
     # An interpreter that was upgraded away leaves a dangling link.
     if (home / "bin" / "python").exists() and mark.is_file() and mark.read_text() == stamp:
@@ -283,7 +289,8 @@ def environment(session: Session, step: str, home: Path, lock: Path, *, editable
         # The build of pulumi-elasticstack runs a `pulumi` that it finds, and fails on it.
         env = {**os.environ, "PATH": path_without("pulumi")}
         run(session, [*install, "--require-hashes", "--build-constraints", lock, "-r", lock], env=env)
-        if editable:
+        if data:
+            run(session, [*install, "--require-hashes", "--no-deps", "--no-build-isolation", "-r", data], env=env)
             # compat: one path entry, so that a new package is seen, and no import hook slows every start.
             flags = ["--no-deps", "--no-build-isolation", "--config-setting", "editable_mode=compat"]
             run(session, [*install, *flags, "--editable", session.tree], env=env)
@@ -457,7 +464,7 @@ def unpack(archive: Path, target: Path) -> None:
 def setup(session: Session) -> None:
     locks = session.tree / "requirements"
     with only_one():
-        environment(session, "python", session.venv, locks / "dev.txt", editable=True)
+        environment(session, "python", session.venv, locks / "dev.txt", data=locks / "data.txt")
         environment(session, "emulators", paths.emulator_home(), locks / "sandbox.txt")
         engine(session)
         elasticsearch(session)
