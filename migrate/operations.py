@@ -35,6 +35,7 @@ class Wait(Frozen):
 
 MoveKind = Literal[
     "copy",  # object versions, source storage to target storage
+    "verify-copied",  # compare what has been copied so far, so that the freeze has less to compare
     "fill",  # documents, from the target storage into the target search
     "limit-search",  # the read alias shows only what was archived before the cut-off
     "settle",  # writers refused, uploads aborted, pipeline drained, two equal listings

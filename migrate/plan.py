@@ -129,7 +129,12 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
             title=f"make {s}, {e} and {p} under {key}; copy while jobs run",
             layout=_checked(built),
             waits=(_usable(layout, key),),
-            moves=(copy, fill),
+            moves=(
+                copy,
+                Move(kind="verify-copied", title="compare what is copied so far", storage=serves.storage, target=s),
+                fill,
+                copy.model_copy(update={"title": "copy what jobs wrote meanwhile"}),
+            ),
         ),
         Phase(
             name="freeze",

@@ -1,0 +1,123 @@
+"""Names of cloud resources: pure functions, each within its vendor's limit.
+
+A physical name holds the tenant and the number of the unit, so that old and new stand side by side
+during a migration and no name is ever used for two things.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+S3_BUCKET_NAME_LIMIT = 63
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+IAM_ROLE_NAME_LIMIT = 64
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
+SQS_QUEUE_NAME_LIMIT = 80
+# https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
+LAMBDA_FUNCTION_NAME_LIMIT = 64
+# https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutRule.html
+EVENT_RULE_NAME_LIMIT = 64
+# https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html
+SECRET_NAME_LIMIT = 512
+
+TENANT_NAME_MIN = 3
+TENANT_NAME_LIMIT = 32
+"""What is left of a bucket name beside `keyshift-`, a storage's number and the eight digits, with some to spare."""
+
+_TENANT_NAME = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
+
+# https://www.elastic.co/guide/en/cloud/current/ec-reference-regions.html: the oldest AWS regions carry no `aws-`
+_ELASTIC_PLAIN_AWS_REGIONS = frozenset(
+    {
+        "ap-northeast-1",
+        "ap-southeast-1",
+        "ap-southeast-2",
+        "eu-west-1",
+        "sa-east-1",
+        "us-east-1",
+        "us-west-1",
+        "us-west-2",
+    }
+)
+
+
+def tenant_name(name: str) -> str:
+    """The name, if every resource of a tenant can carry it. Raises ValueError saying why not."""
+    if not TENANT_NAME_MIN <= len(name) <= TENANT_NAME_LIMIT:
+        raise ValueError(
+            f"the tenant name {name!r} has {len(name)} characters; "
+            f"it must have {TENANT_NAME_MIN} to {TENANT_NAME_LIMIT}, so that a bucket can carry it"
+        )
+    if not _TENANT_NAME.fullmatch(name):
+        raise ValueError(
+            f"the tenant name {name!r} must be lower-case letters, digits and hyphens, "
+            "begin with a letter and end with a letter or digit, as a bucket's name must"
+        )
+    return name
+
+
+def tenant_stack(tenant: str) -> str:
+    return f"tenant-{tenant}"
+
+
+def stamp_stack(cloud: str, region: str, number: int) -> str:
+    return f"stamp-{cloud}-{region}-{number:02}"
+
+
+def shared_bucket(*, stamp: str, account: str, region: str) -> str:
+    return f"keyshift-{stamp}-{_digits(account, region, stamp)}"
+
+
+def shared_prefix(tenant: str) -> str:
+    """The tenant's entity in a shared bucket: every key of it begins so."""
+    return f"t/{tenant}/"
+
+
+def dedicated_bucket(*, tenant: str, storage: str, account: str, region: str) -> str:
+    """The digits keep the name from being taken by a stranger: bucket names are global."""
+    return f"keyshift-{tenant}-{storage}-{_digits(account, region, tenant)}"
+
+
+def dedicated_bucket_pattern(*, tenant: str, account: str, region: str) -> str:
+    """Matches every dedicated bucket of this tenant and, by the digits, of no other."""
+    return dedicated_bucket(tenant=tenant, storage="s*", account=account, region=region)
+
+
+def role(tenant: str, audience: str) -> str:
+    return f"keyshift-{tenant}-{audience}"
+
+
+def pipeline(tenant: str, pipeline: str) -> str:
+    """The name of a pipeline's queue, rule and function."""
+    return f"keyshift-{tenant}-{pipeline}"
+
+
+def dead_letter_queue(tenant: str, id: str) -> str:
+    return f"{pipeline(tenant, id)}-dlq"
+
+
+def deployment(tenant: str, search: str) -> str:
+    return f"{tenant}-{search}"
+
+
+def secret(tenant: str, search: str, audience: str) -> str:
+    return f"keyshift/{tenant}/{search}/{audience}"
+
+
+def vendor_key_alias(stamp: str) -> str:
+    return f"alias/keyshift-{stamp}"
+
+
+def elastic_region(cloud: str, region: str) -> str:
+    """The region as Elastic Cloud calls it."""
+    return region if cloud == "aws" and region in _ELASTIC_PLAIN_AWS_REGIONS else f"{cloud}-{region}"
+
+
+def arn(service: str, resource: str, *, region: str = "", account: str = "") -> str:
+    return f"arn:aws:{service}:{region}:{account}:{resource}"
+
+
+def _digits(*parts: str) -> str:
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:8]

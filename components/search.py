@@ -1,0 +1,202 @@
+"""What a search gets: an Elasticsearch deployment, its index of records and the credentials to it.
+
+The same on every cloud; only the secret store is AWS's. `pulumi_elasticstack` is unmaintained and
+stays behind this file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_ec as ec
+import pulumi_elasticstack as elasticstack
+
+from components import naming
+from components.retention import Retention
+
+STACK_VERSION = "8.19.0"
+INDEX = "records-000001"
+INDEX_PATTERN = "records-*"
+READ_ALIAS = "records"
+SECRET_AUDIENCES = ("admin", "pipeline", "archive")
+TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
+
+RECORDS_MAPPING: Mapping[str, Any] = {
+    "dynamic": False,
+    "properties": {
+        "type": {"type": "keyword"},
+        "id": {"type": "keyword"},
+        "archived_at": {"type": "date"},
+        "revision": {"type": "long"},
+        "kind": {"type": "keyword"},
+        "key": {"type": "keyword"},
+        "size": {"type": "long"},
+        # A doc value: a verify reads it from there, at half the cost of the source.
+        "content_hash": {"type": "keyword"},
+        "deleted": {"type": "boolean"},
+        "data": {"type": "object", "enabled": False},
+        "text": {"type": "text", "analyzer": "standard"},
+    },
+}
+RECORDS_SETTINGS: Mapping[str, Any] = {
+    "index": {
+        "number_of_shards": "1",
+        # Async durability lost acknowledged documents at a kill.
+        "translog": {"durability": "request"},
+    }
+}
+
+# What the pipeline's and Archive's keys may do; a key has the rights of its descriptor and no more.
+WRITER = {"cluster": [], "indices": [{"names": [INDEX_PATTERN], "privileges": ["read", "write"]}]}
+READER = {"cluster": [], "indices": [{"names": [READ_ALIAS], "privileges": ["read"]}]}
+
+
+def records_filter(cutoff: datetime | None = None) -> dict[str, Any]:
+    """The filter of the read alias: no tombstones and, with a cut-off, nothing archived at or after it."""
+    query: dict[str, Any] = {"must_not": [{"term": {"deleted": True}}]}
+    if cutoff is not None:
+        query["filter"] = [{"range": {"archived_at": {"lt": cutoff.isoformat(timespec="milliseconds")}}}]
+    return {"bool": query}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchDeploymentArgs:
+    """`encryption_key_path` is a key ARN, never an alias: behind an alias Elastic re-wraps by itself.
+
+    None leaves the deployment under Elastic's own key.
+    """
+
+    id: str
+    tenant: str
+    cloud: str
+    region: str
+    encryption_key_path: pulumi.Input[str] | None
+    retention: Retention
+
+
+class SearchDeployment(pulumi.ComponentResource):
+    """A deployment with the records index. A new key is a new deployment: Elastic cannot change one's key."""
+
+    deployment_id: pulumi.Output[str]
+    endpoint: pulumi.Output[str]
+
+    def __init__(self, name: str, args: SearchDeploymentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("keyshift:search:SearchDeployment", name, None, opts)
+        deployment = self._deployment(args)
+        self.deployment_id = deployment.id
+        # With the id, which nobody knows before the deployment is made: a preview may return the block
+        # half filled, and an endpoint that is planned as missing would contradict the update.
+        self.endpoint = pulumi.Output.all(deployment.id, deployment.elasticsearch.https_endpoint).apply(_endpoint)
+        password = pulumi.Output.secret(deployment.elasticsearch_password)
+        # With each resource and not by a provider of its own: the engine lets nothing be checked by a
+        # provider whose settings a preview cannot know, and then the update differs from the plan.
+        self._connection: Mapping[str, Any] = {
+            "endpoints": [self.endpoint],
+            "username": deployment.elasticsearch_username,
+            "password": password,
+        }
+        # What is inside goes with the deployment; to delete it piece by piece would need the deployment alive.
+        inside = pulumi.ResourceOptions(parent=self, deleted_with=deployment, protect=args.retention.protect)
+        self._index(args, inside)
+        writer, reader = self._api_keys(args, inside)
+        credentials: dict[str, dict[str, pulumi.Input[str]]] = {
+            "admin": {"username": deployment.elasticsearch_username, "password": password},
+            "pipeline": {"api_key": writer.encoded},
+            "archive": {"api_key": reader.encoded},
+        }
+        for audience in SECRET_AUDIENCES:
+            self._secret(args, audience, {"endpoint": self.endpoint, **credentials[audience]})
+        self.register_outputs({"deployment_id": self.deployment_id, "endpoint": self.endpoint})
+
+    def _deployment(self, args: SearchDeploymentArgs) -> ec.Deployment:
+        return ec.Deployment(
+            f"{args.id}-deployment",
+            name=naming.deployment(args.tenant, args.id),
+            region=naming.elastic_region(args.cloud, args.region),
+            version=STACK_VERSION,
+            deployment_template_id=TEMPLATES[args.cloud],
+            encryption_key_path=args.encryption_key_path,
+            elasticsearch=ec.DeploymentElasticsearchArgs(
+                hot=ec.DeploymentElasticsearchHotArgs(autoscaling=ec.DeploymentElasticsearchHotAutoscalingArgs())
+            ),
+            tags={"keyshift-tenant": args.tenant, "keyshift-unit": args.id},
+            opts=args.retention.options(self),
+        )
+
+    def _index(self, args: SearchDeploymentArgs, inside: pulumi.ResourceOptions) -> None:
+        mappings = json.dumps(RECORDS_MAPPING, sort_keys=True)
+        template = elasticstack.IndexTemplate(
+            f"{args.id}-template",
+            name="records",
+            index_patterns=[INDEX_PATTERN],
+            template=elasticstack.IndexTemplateTemplateArgs(
+                mappings=mappings, settings=json.dumps(RECORDS_SETTINGS, sort_keys=True)
+            ),
+            elasticsearch_connection=self._connection,
+            opts=inside,
+        )
+        kept = pulumi.ResourceOptions.merge(inside, args.retention.options(self))
+        elasticstack.Index(
+            f"{args.id}-index",
+            name=INDEX,
+            mappings=mappings,
+            aliases=[elasticstack.IndexAliasArgs(name=READ_ALIAS, filter=json.dumps(records_filter(), sort_keys=True))],
+            elasticsearch_connection=self._connection,
+            opts=pulumi.ResourceOptions.merge(
+                kept,
+                # The runner swaps the alias' filter at a cut-off: Pulumi knows no atomic swap.
+                pulumi.ResourceOptions(depends_on=[template], ignore_changes=["aliases"]),
+            ),
+        )
+
+    def _api_keys(
+        self, args: SearchDeploymentArgs, inside: pulumi.ResourceOptions
+    ) -> tuple[elasticstack.SecurityApiKey, elasticstack.SecurityApiKey]:
+        # For people of the support desk, who sign in by single sign-on and see what Archive sees.
+        elasticstack.SecurityRole(
+            f"{args.id}-reader-role",
+            name="keyshift-records-reader",
+            indices=[elasticstack.SecurityRoleIndexArgs(names=[READ_ALIAS], privileges=["read"])],
+            elasticsearch_connection=self._connection,
+            opts=inside,
+        )
+        writer, reader = (
+            elasticstack.SecurityApiKey(
+                f"{args.id}-{audience}-api-key",
+                name=f"keyshift-{audience}",
+                role_descriptors=json.dumps({audience: descriptor}, sort_keys=True),
+                elasticsearch_connection=self._connection,
+                opts=inside,
+            )
+            for audience, descriptor in (("pipeline", WRITER), ("archive", READER))
+        )
+        return writer, reader
+
+    def _secret(self, args: SearchDeploymentArgs, audience: str, values: Mapping[str, pulumi.Input[str]]) -> None:
+        kept = pulumi.ResourceOptions(parent=self, protect=args.retention.protect)
+        secret = aws.secretsmanager.Secret(
+            f"{args.id}-{audience}-secret",
+            name=naming.secret(args.tenant, args.id, audience),
+            # Nothing to recover once the deployment is gone; a kept one would block the name of a new tenant.
+            recovery_window_in_days=0,
+            opts=kept,
+        )
+        aws.secretsmanager.SecretVersion(
+            f"{args.id}-{audience}-secret-version",
+            secret_id=secret.id,
+            secret_string=pulumi.Output.secret(pulumi.Output.json_dumps(dict(values), sort_keys=True)),
+            opts=kept,
+        )
+
+
+def _endpoint(found: Sequence[str | None]) -> str:
+    deployment, endpoint = found
+    if not endpoint:
+        raise ValueError(f"Elastic Cloud returned the deployment {deployment} without an endpoint")
+    return endpoint

@@ -1,0 +1,255 @@
+"""The Lambda function of a pipeline: a batch of queue messages in, the search brought up to date.
+
+An event says only that something happened to a key. The worker reads what the object is *now* and
+writes that, so that doubled, late and disordered events all lead to the same documents.
+
+A deleted object becomes a tombstone document at the last revision that the object had, written
+with `external_gte`: it wins over that revision and over every lower one that a slow worker may
+still write, and loses to a later revision of an object that was archived again. So revisions of a
+key go on counting over a delete.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import unquote_plus
+
+import boto3
+
+from .document import Document, document, document_id, is_searchable, revision_of, tombstone
+from .elastic import CONFLICT, CREATED, FORBIDDEN, OK, UNAUTHORIZED, Elastic, SearchError, Stored, Written
+
+BULK_LIMIT_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+
+log = logging.getLogger("keyshift.worker")
+log.setLevel(logging.INFO)
+
+
+class Retry(Exception):
+    """The state did not settle in this attempt; the queue gives the message again."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object as it is now."""
+
+    metadata: Mapping[str, str]
+    size: int
+    body: Iterable[bytes]
+
+
+class Objects(Protocol):
+    def read(self, key: str) -> Found | None:
+        """The object under `key`, or None when there is none now."""
+        ...
+
+    def last_revision(self, key: str) -> int | None:
+        """The revision of the newest version that the bucket still holds of `key`, or None."""
+        ...
+
+
+class Index(Protocol):
+    def write(self, documents: list[Document]) -> list[Written]: ...
+
+    def stored(self, ids: Iterable[str]) -> Mapping[str, Stored]: ...
+
+
+@dataclass
+class Batch:
+    """What one invocation is about: which messages wait for which key, and what went wrong."""
+
+    waiting: dict[str, set[str]] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+
+    def fail(self, key: str, error: Exception) -> None:
+        log.error("%r was not brought up to date: %s", key, error)
+        self.failed |= self.waiting[key]
+
+
+class Worker:
+    """Brings the documents of some keys up to date. `prefix` is the tenant's part of a shared bucket."""
+
+    def __init__(self, objects: Objects, index: Index, bucket: str, prefix: str) -> None:
+        self._objects = objects
+        self._index = index
+        self._bucket = bucket
+        self._prefix = prefix
+        self.was_refused = False
+        """Whether the search refused the credential: it may have been renewed since it was read."""
+
+    def work(self, messages: list[Mapping[str, Any]]) -> list[str]:
+        """The ids of the messages that must be given again; after some times they become dead letters."""
+        batch = Batch()
+        for message in messages:
+            try:
+                for key in self._keys(message["body"]):
+                    batch.waiting.setdefault(key, set()).add(message["messageId"])
+            except ValueError as error:
+                log.error("message %s cannot be understood: %s", message["messageId"], error)  # noqa: TRY400 - no trace of a customer's data
+                batch.failed.add(message["messageId"])
+        self._bring_up_to_date(batch)
+        return sorted(batch.failed)
+
+    def _keys(self, body: str) -> Iterator[str]:
+        for bucket, key in changed_objects(json.loads(body)):
+            if bucket != self._bucket or not key.startswith(self._prefix):
+                raise ValueError(f"{bucket}/{key} is not below {self._bucket}/{self._prefix}")
+            below = key.removeprefix(self._prefix)
+            if is_searchable(below):
+                yield below
+
+    def _bring_up_to_date(self, batch: Batch) -> None:
+        documents: dict[str, Document] = {}
+        held = 0
+        for key in sorted(batch.waiting):
+            try:
+                made = self._document(key)
+            # Whatever is wrong with one object must not hold up the others; the queue counts the attempts.
+            except Exception as error:  # noqa: BLE001
+                batch.fail(key, error)
+                continue
+            if made is None:
+                continue
+            documents[key] = made
+            held += _weight(made)
+            if held >= BULK_LIMIT_BYTES:
+                self._write(batch, documents)
+                documents, held = {}, 0
+        self._write(batch, documents)
+
+    def _document(self, key: str) -> Document | None:
+        """What should stand in the index for `key`; None when the key was never known to anyone."""
+        found = self._objects.read(key)
+        if found is not None:
+            return document(key, found.metadata, found.size, found.body)
+        # The index first, then the object again: a revision archived between the two is then higher
+        # than the one read here, and the tombstone loses to it.
+        stored = self._index.stored([document_id(key)]).get(document_id(key))
+        found = self._objects.read(key)
+        if found is not None:
+            return document(key, found.metadata, found.size, found.body)
+        known = [self._objects.last_revision(key), stored.version if stored else None]
+        last = max((revision for revision in known if revision is not None), default=None)
+        return None if last is None else tombstone(key, last)
+
+    def _write(self, batch: Batch, documents: Mapping[str, Document]) -> None:
+        if not documents:
+            return
+        try:
+            answers = dict(zip(documents, self._index.write(list(documents.values())), strict=True))
+            refused = [documents[key].id for key, answer in answers.items() if answer.status == CONFLICT]
+            stored = self._index.stored(refused) if refused else {}
+        except SearchError as error:
+            self.was_refused = self.was_refused or error.status in {UNAUTHORIZED, FORBIDDEN}
+            for key in documents:
+                batch.fail(key, error)
+            return
+        for key, answer in answers.items():
+            wanted = documents[key]
+            if answer.status == CONFLICT:
+                if not is_settled(wanted, stored.get(wanted.id)):
+                    batch.fail(key, Retry(f"revision {wanted.revision} met {stored.get(wanted.id)}"))
+            elif answer.status not in {OK, CREATED}:
+                batch.fail(key, Retry(f"the search answered {answer.status}: {answer.reason}"))
+
+
+def is_settled(written: Document, stored: Stored | None) -> bool:
+    """Whether a refused write (409) left what it wanted: the same revision or a later one.
+
+    A tombstone of the same revision is not it: the object was there when it was read, so either it
+    has gone since or it has come back. The next attempt reads which.
+    """
+    if stored is None or stored.version < written.revision:
+        return False
+    return stored.version > written.revision or stored.is_tombstone == written.is_tombstone
+
+
+def changed_objects(event: Any) -> Iterator[tuple[str, str]]:
+    """Bucket and key of every object that a message speaks of: S3's own notification or EventBridge's event.
+
+    S3 encodes the key in its own notifications and not in EventBridge's. Raises ValueError for
+    anything else but S3's test message.
+    """
+    if not isinstance(event, dict):
+        raise ValueError("the message is not an object")  # noqa: TRY004 - one kind of error for one kind of poison
+    if event.get("Event") == "s3:TestEvent":
+        return
+    try:
+        if event.get("source") == "aws.s3":
+            yield event["detail"]["bucket"]["name"], event["detail"]["object"]["key"]
+            return
+        for record in event["Records"]:
+            yield record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the message is no event of a bucket: {error!r} is missing") from error
+
+
+class S3Objects:
+    """The tenant's objects in S3."""
+
+    def __init__(self, s3: Any, bucket: str, prefix: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._prefix = prefix
+
+    def read(self, key: str) -> Found | None:
+        try:
+            answer = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)
+        except self._s3.exceptions.ClientError as error:
+            code = error.response["Error"]["Code"]
+            # Where a role may list one prefix only, S3 answers 403 for an object that is not there.
+            if code == "NoSuchKey" or (code == "AccessDenied" and not self._is_listed(key)):
+                return None
+            raise
+        return Found(answer["Metadata"], answer["ContentLength"], answer["Body"].iter_chunks(CHUNK_BYTES))
+
+    def last_revision(self, key: str) -> int | None:
+        newest = next(self._versions(key), None)
+        if newest is None:
+            return None
+        head = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key, VersionId=newest["VersionId"])
+        return revision_of(key, head["Metadata"])
+
+    def _is_listed(self, key: str) -> bool:
+        return any(version["IsLatest"] for version in self._versions(key))
+
+    def _versions(self, key: str) -> Iterator[Mapping[str, Any]]:
+        """Newest first; delete markers are not among them."""
+        pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=self._prefix + key)
+        for page in pages:
+            for version in page.get("Versions", []):
+                if version["Key"] != self._prefix + key:
+                    # Listings are in the order of the keys: from here on they are longer ones.
+                    return
+                yield version
+
+
+@functools.cache
+def worker() -> Worker:
+    """The worker of this process, from the function's environment."""
+    bucket, prefix = os.environ["BUCKET"], os.environ["PREFIX"]
+    secrets = boto3.client("secretsmanager")
+    secret = json.loads(secrets.get_secret_value(SecretId=os.environ["SEARCH_SECRET"])["SecretString"])
+    index = Elastic(secret["endpoint"], secret["api_key"], os.environ["INDEX"])
+    return Worker(S3Objects(boto3.client("s3"), bucket, prefix), index, bucket, prefix)
+
+
+def handle(event: Mapping[str, Any], _context: object) -> dict[str, list[dict[str, str]]]:
+    """Lambda's entry: `ReportBatchItemFailures` makes the queue give only the failed messages again."""
+    current = worker()
+    failed = current.work(event["Records"])
+    if current.was_refused:
+        worker.cache_clear()
+    return {"batchItemFailures": [{"itemIdentifier": id} for id in failed]}
+
+
+def _weight(made: Document) -> int:
+    """About how many bytes a document is in a bulk; its body stands there twice."""
+    return 1024 + (0 if made.is_tombstone or "data" not in made.source else 2 * made.source["size"])

@@ -1,0 +1,277 @@
+"""`keyshift`: what an operator of the vendor and, for `key wrap`, a customer types.
+
+Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 waiting for a person or a key.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from rich.console import Console
+
+from migrate import show, tenants
+from migrate.errors import KeyshiftError
+from migrate.intake import Ids
+from migrate.keys import wrap as wrapping
+from migrate.operations import OperationKind
+from migrate.progress import Progress
+from migrate.redaction import configure_logging
+from migrate.runner import Runner
+from migrate.stack import Project
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+tenant_app = typer.Typer(no_args_is_help=True, help="Tenants and what they are made of (vendor).")
+key_app = typer.Typer(no_args_is_help=True, help="Customer keys: request, wrap, upload, list.")
+archive_app = typer.Typer(no_args_is_help=True, help="What the Archive service does (vendor).")
+verdict_app = typer.Typer(no_args_is_help=True, help="Signed proofs of copies and purges (vendor).")
+stack_app = typer.Typer(no_args_is_help=True, help="The tenant's Pulumi stack (vendor).")
+app.add_typer(tenant_app, name="tenant")
+app.add_typer(key_app, name="key")
+app.add_typer(archive_app, name="archive")
+app.add_typer(verdict_app, name="verdict")
+app.add_typer(stack_app, name="stack")
+
+TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The console script. The one place that turns an error into an exit code."""
+    configure_logging()
+    try:
+        app()
+    except KeyshiftError as error:
+        if "--json" in sys.argv:
+            out.print_json(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
+        err.print(f"keyshift: {show.kind_of(error)}: {error.message}", markup=False)
+        if error.hint:
+            err.print(f"keyshift: hint: {error.hint}", markup=False)
+        structlog.get_logger().info("stopped", code=error.code, message=error.message)
+        raise SystemExit(error.exit_code) from None
+
+
+def _print(value: Any, as_json: bool, people: Callable[[Any], object]) -> None:
+    if as_json:
+        out.print_json(json.dumps(value, default=str))
+    else:
+        out.print(people(value))
+
+
+# tenant ---------------------------------------------------------------------------------------
+
+
+@tenant_app.command("create")
+def tenant_create(
+    name: TenantName,
+    customer: Annotated[str, typer.Option(help="The customer who owns the tenant and its keys.")],
+    mode: Annotated[str, typer.Option(help="standard or byok (byokms, byokv where offered).")] = "standard",
+    cloud: Annotated[str, typer.Option(help="aws or azure.")] = "aws",
+    stamp: Annotated[str, typer.Option(help="The stamp it is placed on.")] = "stamp-aws-eu-west-1-01",
+    region: Annotated[str, typer.Option(help="The cloud's region.")] = "eu-west-1",
+    up: Annotated[bool, typer.Option(help="Also bring it up; without it, pulumi up does.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make a tenant's record and stack, and bring it up (vendor)."""
+    project = Project.find()
+    tenants.create(project, name=name, customer=customer, mode=mode, cloud=cloud, stamp=stamp, region=region)
+    if up:
+        _run(name, OperationKind.CREATE, None, as_json=as_json)
+    else:
+        _print(tenants.describe(project, name), as_json, show.tenant)
+
+
+@tenant_app.command("list")
+def tenant_list(as_json: AsJson = False) -> None:
+    """List the tenants, their mode and what serves (vendor)."""
+    _print(tenants.describe_all(Project.find()), as_json, show.tenants)
+
+
+@tenant_app.command("show")
+def tenant_show(name: TenantName, as_json: AsJson = False) -> None:
+    """Show a tenant's layout: keys, storages, searches, pipelines, gate (vendor)."""
+    _print(tenants.describe(Project.find(), name), as_json, show.tenant)
+
+
+# key ------------------------------------------------------------------------------------------
+
+
+@key_app.command("request")
+def key_request(
+    name: TenantName,
+    output: Annotated[Path, typer.Option("--out", help="Folder for the wrapping public key to send.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Make an empty key and get the public key that the customer wraps with (vendor)."""
+    project = Project.find()
+    if not tenants.has_empty_key(project, name):
+        _runner(name).run(OperationKind.REQUEST)
+    _print(tenants.key_request(project, name, output), as_json, show.key_request)
+
+
+@key_app.command("wrap")
+def key_wrap(
+    public_key: Annotated[Path, typer.Argument(help="The wrapping public key that the vendor sent (DER).")],
+    output: Annotated[Path, typer.Option("--out", help="Where to write the wrapped key.")] = Path("wrapped-key.bin"),
+    key: Annotated[Path | None, typer.Option(help="Your own 32 bytes; made here when left out.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Where to keep the plaintext key; needed to import again.")] = None,
+    openssl: Annotated[bool, typer.Option("--openssl", help="Only print the same as openssl commands.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Wrap a 256-bit key for the vendor; run it on your own machine (customer)."""
+    if openssl:
+        out.print("\n".join(wrapping.openssl_lines(public_key, output)), markup=False)
+        return
+    _print(tenants.wrap_key(public_key, output, key, keep), as_json, show.wrapped)
+
+
+@key_app.command("upload")
+def key_upload(
+    name: TenantName,
+    wrapped: Annotated[Path, typer.Argument(help="The wrapped key (512 bytes, binary).")],
+    sha256: Annotated[str, typer.Option(help="The SHA-256 that `key wrap` printed.")],
+    as_json: AsJson = False,
+) -> None:
+    """Import the wrapped key that the customer sent (vendor)."""
+    _print(tenants.key_upload(Project.find(), name, wrapped, sha256), as_json, show.uploaded)
+
+
+@key_app.command("list")
+def key_list(name: TenantName, as_json: AsJson = False) -> None:
+    """List a tenant's keys with state and use (vendor)."""
+    _print(tenants.keys(Project.find(), name), as_json, show.keys)
+
+
+# operations -----------------------------------------------------------------------------------
+
+
+@app.command()
+def enable(
+    name: TenantName,
+    mode: Annotated[str, typer.Option(help="The mode to move to.")] = "byok",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move a living tenant under the customer's own key (vendor)."""
+    if dry_run:
+        _print(_runner(name).preview(OperationKind.ENABLE, mode).model_dump(mode="json"), as_json, show.plan)
+        return
+    _run(name, OperationKind.ENABLE, mode, as_json=as_json)
+
+
+@app.command()
+def resume(name: TenantName, as_json: AsJson = False) -> None:
+    """Go on with the tenant's unfinished operation; safe to run at any time (vendor)."""
+    operation = _runner(name, as_json=as_json).resume()
+    _print(tenants.report(Project.find(), operation), as_json, show.report)
+
+
+@app.command()
+def status(
+    name: TenantName,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on printing until the operation ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where a tenant and its operation stand; reads only (vendor)."""
+    project = Project.find()
+    last = None
+    while True:
+        now = tenants.status(project, name)
+        if now != last:
+            _print(now, as_json, show.status)
+        last = now
+        if not watch or (now["operation"] or {}).get("state") != "running":
+            return
+        time.sleep(0.5)
+
+
+# archive, search, verdicts --------------------------------------------------------------------
+
+
+@archive_app.command("import")
+def archive_import(
+    name: TenantName,
+    path: Annotated[Path, typer.Argument(help="NDJSON or CSV files, a folder of attachments, or a folder of both.")],
+    id_columns: Annotated[
+        list[str] | None,
+        typer.Option("--id", help="TYPE=COLUMN[,COLUMN] or COLUMN[,COLUMN]: what names a record; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load records and attachments as the Archive service would (vendor)."""
+    _print(
+        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), _reporter(as_json=as_json)),
+        as_json,
+        show.imported,
+    )
+
+
+@app.command()
+def search(
+    name: TenantName,
+    query: Annotated[str, typer.Argument(help="Words to look for.")],
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many records to print.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Search the deployment that serves, through the read alias (vendor)."""
+    _print(tenants.ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
+
+
+@verdict_app.command("list")
+def verdict_list(name: TenantName, as_json: AsJson = False) -> None:
+    """List a tenant's verdicts (vendor)."""
+    _print(tenants.verdicts(Project.find(), name), as_json, show.verdicts)
+
+
+@verdict_app.command("show")
+def verdict_show(
+    name: TenantName, id: Annotated[str, typer.Argument(metavar="VERDICT", help="Its id.")], as_json: AsJson = False
+) -> None:
+    """Show one verdict after checking its signature (vendor)."""
+    _print(tenants.verdict(Project.find(), name, id), as_json, show.verdict)
+
+
+@stack_app.command("render")
+def stack_render(name: TenantName, as_json: AsJson = False) -> None:
+    """Write the stack file anew from the tenant's record (vendor)."""
+    _print(tenants.render(Project.find(), name), as_json, show.rendered)
+
+
+# running --------------------------------------------------------------------------------------
+
+
+def _runner(name: str, *, as_json: bool = False) -> Runner:
+    return Runner(Project.find(), name, _teller(as_json=as_json))
+
+
+def _run(name: str, kind: OperationKind, mode: str | None, *, as_json: bool) -> None:
+    operation = _runner(name, as_json=as_json).run(kind, mode)
+    _print(tenants.report(Project.find(), operation), as_json, show.report)
+
+
+def _teller(*, as_json: bool) -> Callable[[str, Progress | None, float], None]:
+    if as_json:
+        return lambda step, progress, seconds: err.print(show.event(step, progress, seconds), markup=False)
+    return show.Ticker(err)
+
+
+def _reporter(*, as_json: bool) -> Callable[[Progress], None]:
+    tell, began = _teller(as_json=as_json), time.monotonic()
+    return lambda progress: tell(progress.move, progress, time.monotonic() - began)
+
+
+def _ids(options: list[str]) -> Ids:
+    named = [option.rpartition("=") for option in options]
+    return Ids(
+        by_type={type_: tuple(columns.split(",")) for type_, _, columns in named if type_},
+        default=next((tuple(columns.split(",")) for type_, _, columns in named if not type_), ()),
+    )

@@ -1,0 +1,169 @@
+"""The purge: deletes exactly the versions that a passed verdict covers, and proves that nothing is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from migrate.copy.manifest import Manifest, State, Where
+from migrate.copy.s3 import Side, called, list_uploads, list_versions
+from migrate.errors import CloudError, Conflict, VerificationFailed
+from migrate.pool import in_threads
+from migrate.progress import Meter, Progress, Report
+from migrate.verdict import Verdict, VerdictKind
+
+BATCH = 1000
+"""What DeleteObjects takes at most (S3 API)."""
+THREADS = 4
+ALLOWS = {Where.SOURCE: VerdictKind.STORAGE, Where.TARGET: VerdictKind.UNTOUCHED}
+"""The source goes once its copy is proven; a half-made target goes once the source is proven untouched."""
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What to empty (`side`), which of the manifest's two storages it is, and what allows it.
+
+    `verdict` comes from `Verdicts.load`, which has checked its signature.
+    """
+
+    side: Side
+    where: Where
+    manifest: Manifest
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Purged:
+    deleted: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Residue:
+    """What is left below a prefix."""
+
+    versions: int
+    delete_markers: int
+    uploads: int
+
+    @property
+    def none(self) -> bool:
+        return not (self.versions or self.delete_markers or self.uploads)
+
+
+@dataclass(frozen=True)
+class _Doomed:
+    key: str
+    version_id: str
+    size: int
+
+
+def purge(job: Purge, report: Report) -> Purged:
+    """Delete the versions of the manifest from the storage, and no other.
+
+    Before the first deletion everything there is compared with the manifest: a version or an upload
+    that the manifest does not know raises Conflict, and nothing is deleted. Called again after a kill
+    it deletes the rest. Raises VerificationFailed if the verdict does not cover this.
+    """
+    _refuse_unproven(job)
+    _refuse_unknown(job, report)
+    meter = Meter(report, Progress(move="purge", objects_total=job.manifest.totals().versions))
+    deleted = size = 0
+    for batch in in_threads(_batches(job), lambda batch: _delete(job.side, batch), threads=THREADS, name="purge"):
+        job.manifest.purged(job.where, [(entry.key, entry.version_id) for entry in batch])
+        deleted += len(batch)
+        size += sum(entry.size for entry in batch)
+        meter.add(len(batch), sum(entry.size for entry in batch))
+    meter.tell()
+    return Purged(deleted, size)
+
+
+def residue(side: Side) -> Residue:
+    """Count what is left: versions, delete markers, unfinished uploads."""
+    versions = markers = 0
+    for entry in list_versions(side):
+        markers += entry.is_delete_marker
+        versions += not entry.is_delete_marker
+    return Residue(versions, markers, sum(1 for _ in list_uploads(side)))
+
+
+def prove_empty(side: Side) -> Residue:
+    """Raise VerificationFailed unless nothing at all is left below the prefix."""
+    left = residue(side)
+    if not left.none:
+        raise VerificationFailed(
+            f"{side.storage} is not empty: {left.versions} versions, {left.delete_markers} delete markers,"
+            f" {left.uploads} unfinished uploads are left",
+            hint="something was written after the purge; find out by whom before it is deleted",
+            code="not-empty",
+        )
+    return left
+
+
+def _refuse_unproven(job: Purge) -> None:
+    verdict, needed = job.verdict, ALLOWS[job.where]
+    reasons = []
+    if verdict.kind is not needed:
+        reasons.append(f"is of the kind {verdict.kind}, and {needed} is needed")
+    if not verdict.passed:
+        reasons.append("did not pass")
+    if verdict.manifest_sha256 != job.manifest.digest():
+        reasons.append("is over another manifest than this one")
+    if reasons:
+        raise VerificationFailed(
+            f"{job.side.storage} would have been purged under the verdict {verdict.id}, which {' and '.join(reasons)};"
+            " nothing was deleted",
+            hint="verify again, and purge under that verdict",
+            code="no-verdict",
+        )
+
+
+def _refuse_unknown(job: Purge, report: Report) -> None:
+    meter = Meter(report, Progress(move="list-before-purge"))
+    found = job.manifest.compare(job.where, list_versions(job.side), meter.add)
+    uploads = list(islice(list_uploads(job.side), 1))
+    if found.unknown or uploads:
+        examples = [*found.examples, *(f"{key} (an unfinished upload)" for key, _ in uploads)]
+        raise Conflict(
+            f"{job.side.storage} holds {found.unknown} versions that the manifest does not know, and"
+            f" {'an' if uploads else 'no'} unfinished upload; nothing was deleted: {'; '.join(examples)}",
+            hint="they were written after the copy; copy and verify them first",
+            code="unknown-versions",
+        )
+
+
+def _batches(job: Purge) -> Iterator[list[_Doomed]]:
+    doomed = _doomed(job)
+    while batch := list(islice(doomed, BATCH)):
+        yield batch
+
+
+def _doomed(job: Purge) -> Iterator[_Doomed]:
+    """From the manifest, not from a listing: what is not in it cannot be deleted, even by mistake."""
+    for row in job.manifest.rows():
+        version_id = row.version_id if job.where is Where.SOURCE else row.target_version_id
+        if row.state is not State.PURGED and version_id is not None:
+            yield _Doomed(row.key, version_id, row.size)
+
+
+def _delete(side: Side, batch: list[_Doomed]) -> list[_Doomed]:
+    answer: dict[str, Any] = called(
+        f"deleting {len(batch)} versions of {side.storage}",
+        side.s3.delete_objects,
+        Bucket=side.storage.bucket,
+        Delete={
+            "Objects": [{"Key": side.storage.prefix + e.key, "VersionId": e.version_id} for e in batch],
+            "Quiet": True,
+        },
+    )
+    if errors := answer.get("Errors"):
+        first = errors[0]
+        raise CloudError(
+            f"{len(errors)} of {len(batch)} versions of {side.storage} could not be deleted, the first of them"
+            f" {first.get('Key')}: {first.get('Code')} ({first.get('Message')})",
+            cloud_code=str(first.get("Code")),
+            hint="run it again when the reason is gone; what was deleted stays deleted",
+        )
+    return batch

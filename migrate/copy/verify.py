@@ -1,0 +1,234 @@
+"""The proof of a copy: every version on both sides, and nothing but these.
+
+Never by ETag: it is no hash of the content under SSE-KMS, nor of a multipart object. Bytes are
+compared by the checksums that S3 stored on both sides, where both cover the whole object and are of
+one algorithm; else both sides are read and hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from migrate.copy.engine import Transfer
+from migrate.copy.manifest import Differences, Row, Where
+from migrate.copy.merkle import MerkleRoot
+from migrate.copy.s3 import Description, Side, called, describe, list_versions, tags
+from migrate.errors import VerificationFailed
+from migrate.pool import in_threads
+from migrate.progress import Meter, Progress, Report
+
+CHUNK = 1024 * 1024
+NOTED_TOGETHER = 200
+
+
+@dataclass(frozen=True)
+class StorageVerification:
+    """Both sides are equal. `streamed` counts the versions whose bytes were read, for want of checksums."""
+
+    versions: int
+    delete_markers: int
+    objects: int
+    bytes: int
+    streamed: int
+    merkle_root: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The source still has every version that was copied, and no other."""
+
+    versions: int
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class _Compared:
+    row: Row
+    checksum: str | None
+    streamed: bool
+    difference: str
+
+
+def verify_storage(transfer: Transfer, run: str, report: Report) -> StorageVerification:
+    """Compare the two storages, version by version. Raises VerificationFailed for any difference, or for nothing.
+
+    `run` names this verification: killed and called again under the same name it goes on, under
+    another name everything is compared anew.
+    """
+    _refuse_nothing(transfer)
+    _same_versions(transfer, report)
+    streamed = _same_contents(transfer, run, report)
+    totals = transfer.manifest.totals()
+    return StorageVerification(
+        versions=totals.versions,
+        delete_markers=totals.delete_markers,
+        objects=totals.objects,
+        bytes=totals.bytes,
+        streamed=streamed,
+        merkle_root=_root(transfer),
+        manifest_sha256=transfer.manifest.digest(),
+    )
+
+
+def verify_copied(transfer: Transfer, run: str, report: Report) -> int:
+    """Compare the contents of what is copied so far, while the source still changes; returns how many versions.
+
+    `verify_storage` under the same `run` then compares only what was copied since: what takes long is
+    done before the freeze. Raises VerificationFailed for a difference.
+    """
+    _same_contents(transfer, run, report)
+    return sum(1 for row in transfer.manifest.rows() if row.verified_in == run)
+
+
+def verify_untouched(transfer: Transfer, report: Report) -> Untouched:
+    """Prove that the source still is what the manifest lists: what allows a half-made target to be purged."""
+    _refuse_nothing(transfer)
+    _hold(transfer, Where.SOURCE, transfer.source, report)
+    return Untouched(transfer.manifest.totals().versions, transfer.manifest.digest())
+
+
+def _refuse_nothing(transfer: Transfer) -> None:
+    if transfer.manifest.totals().versions == 0:
+        raise VerificationFailed(
+            f"there is nothing to compare: the manifest of {transfer.source.storage} lists no version at all",
+            hint="a comparison of nothing proves nothing; see whether the storage is the right one",
+            code="nothing-compared",
+        )
+
+
+def _same_versions(transfer: Transfer, report: Report) -> None:
+    pending = transfer.manifest.totals().pending
+    if pending:
+        raise VerificationFailed(
+            f"{pending} versions of {transfer.source.storage} are not copied yet", code="not-copied"
+        )
+    _hold(transfer, Where.SOURCE, transfer.source, report)
+    _hold(transfer, Where.TARGET, transfer.target, report)
+
+
+def _hold(transfer: Transfer, where: Where, side: Side, report: Report) -> None:
+    meter = Meter(report, Progress(move=f"list-{where}", objects_total=transfer.manifest.totals().versions))
+    found = transfer.manifest.compare(where, list_versions(side), meter.add)
+    if not found.none:
+        raise _differs(side, where, found)
+
+
+def _differs(side: Side, where: Where, found: Differences) -> VerificationFailed:
+    hint = "copy what changed, then verify again" if where is Where.SOURCE else "find out who wrote there"
+    return VerificationFailed(
+        f"{side.storage} is not what the manifest lists: {found.unknown} versions too many, {found.missing} missing,"
+        f" {found.disordered} out of order: {'; '.join(found.examples)}",
+        hint=hint,
+        code=f"{where}-differs",
+    )
+
+
+def _same_contents(transfer: Transfer, run: str, report: Report) -> int:
+    manifest, totals = transfer.manifest, transfer.manifest.totals()
+    meter = Meter(report, Progress(move="verify", objects_total=totals.versions, bytes_total=totals.bytes))
+    streamed, bad, examples = 0, 0, []
+    good: list[tuple[int, str | None]] = []
+    for compared in in_threads(
+        _not_verified_in(transfer, run), lambda row: _compare(transfer, row), threads=transfer.threads, name="verify"
+    ):
+        meter.add(1, compared.row.size)
+        streamed += compared.streamed
+        if compared.difference:
+            bad += 1
+            examples = [*examples, compared.difference][:10]
+            continue
+        good.append((compared.row.id, compared.checksum))
+        if len(good) >= NOTED_TOGETHER:
+            manifest.verified(good, run)
+            good = []
+    manifest.verified(good, run)
+    meter.tell()
+    if bad:
+        raise VerificationFailed(
+            f"{bad} of {totals.versions} versions differ between {transfer.source.storage} and"
+            f" {transfer.target.storage}: {'; '.join(examples)}",
+            hint="the source is whole; nothing of it was deleted",
+            code="versions-differ",
+        )
+    return streamed
+
+
+def _not_verified_in(transfer: Transfer, run: str) -> Iterator[Row]:
+    rows = transfer.manifest.rows()
+    return (row for row in rows if row.target_version_id is not None and row.verified_in != run)
+
+
+def _compare(transfer: Transfer, row: Row) -> _Compared:
+    if row.is_delete_marker:
+        return _Compared(row, None, streamed=False, difference="")
+    target_id = row.target_version_id or ""
+    source = describe(transfer.source, row.key, row.version_id)
+    target = describe(transfer.target, row.key, target_id)
+    wrong = [*_unequal(source, target), *_wrong_key(target, transfer.target.storage.key_arn)]
+    if tags(transfer.source, row.key, row.version_id) != tags(transfer.target, row.key, target_id):
+        wrong.append("tags")
+    checksum, streamed = target.checksum, False
+    if not wrong and not _comparable(source, target):
+        checksum, streamed = _hash(transfer.target, row.key, target_id), True
+        if checksum != _hash(transfer.source, row.key, row.version_id):
+            wrong.append("bytes")
+    difference = f"{row.key} (version {row.version_id}): {', '.join(wrong)}" if wrong else ""
+    return _Compared(row, checksum, streamed, difference)
+
+
+def _unequal(source: Description, target: Description) -> Iterator[str]:
+    if source.size != target.size:
+        yield f"size {source.size} and {target.size}"
+    if source.metadata != target.metadata:
+        yield "metadata"
+    for name in sorted(source.headers.keys() | target.headers.keys()):
+        if source.headers.get(name) != target.headers.get(name):
+            yield name
+    if _comparable(source, target) and source.checksum != target.checksum:
+        yield "checksum"
+
+
+def _comparable(source: Description, target: Description) -> bool:
+    """True if both sides have a checksum of the whole object, made by the same algorithm."""
+    if source.checksum is None or target.checksum is None:
+        return False
+    return source.checksum.partition(":")[0] == target.checksum.partition(":")[0]
+
+
+def _wrong_key(target: Description, key_arn: str | None) -> Iterator[str]:
+    if key_arn is None:
+        return
+    if target.key_arn != key_arn:
+        yield f"encrypted under {target.key_arn or 'no KMS key'} instead of {key_arn}"
+    if target.bucket_key:
+        yield "encrypted through a bucket key"
+
+
+def _hash(side: Side, key: str, version_id: str) -> str:
+    """SHA-256 of one version's bytes, read in pieces."""
+    place: dict[str, Any] = {
+        "Bucket": side.storage.bucket,
+        "Key": side.storage.prefix + key,
+        "VersionId": version_id,
+    }
+    body = called(f"reading {side.storage}{key}", side.s3.get_object, **place)["Body"]
+    whole = hashlib.sha256()
+    with closing(body):
+        for chunk in body.iter_chunks(CHUNK):
+            whole.update(chunk)
+    return f"sha256:{whole.hexdigest()}"
+
+
+def _root(transfer: Transfer) -> str:
+    """Over (key, place among its versions, delete marker, size, hash), by key and age."""
+    root = MerkleRoot()
+    for row in transfer.manifest.rows():
+        leaf = (row.key, row.ordinal, row.is_delete_marker, row.size, row.checksum)
+        root.add(json.dumps(leaf, ensure_ascii=True).encode())
+    return root.hex()

@@ -1,0 +1,128 @@
+"""Durable steps: the one module that knows DBOS.
+
+An operation is one workflow whose steps are the walker's. A step that has ended is never run again;
+one that was cut off is run again, so every step is idempotent. A step does not raise: it returns its
+outcome, because a DBOS workflow that failed is final, while an outcome can be rewound to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Required, TypedDict
+
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+
+from migrate.errors import RefusedInput
+
+JOURNAL_FORMAT = "1"
+"""Pinned: DBOS silently ignores the workflows of another application version."""
+
+
+class Outcome(TypedDict, total=False):
+    """What a step came to. `state`: done, waiting (a person or a key must act) or failed."""
+
+    state: Required[str]
+    message: str
+    hint: str
+    code: str
+    waits_for: str
+
+
+Act = Callable[[str, str], Outcome]
+"""(operation, step name) -> outcome."""
+
+_act: Act | None = None
+
+
+@DBOS.workflow(name="walk")
+def _walk(operation: str, steps: list[str]) -> Outcome:
+    outcome = Outcome(state="done")
+    for step in steps:
+        outcome = DBOS.run_step({"name": step}, _call, operation, step)
+        if outcome["state"] != "done":
+            break
+    return outcome
+
+
+def _call(operation: str, step: str) -> Outcome:
+    assert _act is not None, "a workflow ran outside journal()"  # noqa: S101 - a programming error
+    return _act(operation, step)
+
+
+@contextmanager
+def single_runner(folder: Path, tenant: str) -> Iterator[None]:
+    """One runner process a tenant on this host. Raises RefusedInput while another one lives.
+
+    The kernel frees the lock when the process dies, however it dies.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "runner.lock"
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RefusedInput(
+                f"tenant {tenant} is being worked on by process {lock.read().strip() or 'unknown'} on this host",
+                hint=f"watch it: keyshift status {tenant} --watch",
+                code="runner_busy",
+            ) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def walk(folder: Path, tenant: str, operation: str, steps: list[str], act: Act) -> Outcome:
+    """Runs the steps of an operation, or goes on with them, to the end or to the first that stops.
+
+    The caller holds `single_runner`: a live executor must never be launched twice.
+    """
+    global _act  # noqa: PLW0603 - DBOS calls module-level functions; one process walks one tenant
+    _act = act
+    url = os.environ.get("KEYSHIFT_JOURNAL_URL", f"sqlite:///{folder / 'journal.sqlite'}")
+    config = DBOSConfig(
+        name="keyshift",
+        system_database_url=url,
+        dbos_system_schema=f"journal_{tenant.replace('-', '_')}",
+        application_version=JOURNAL_FORMAT,
+        executor_id=tenant,
+        serializer=DBOSPortableJSONSerializer(),
+        console_log_level="CRITICAL",
+        log_level="WARNING",
+    )
+    DBOS(config=config)
+    DBOS.launch()
+    try:
+        return _start_or_resume(operation, steps)
+    finally:
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+        _act = None
+
+
+def _start_or_resume(operation: str, steps: list[str]) -> Outcome:
+    status = DBOS.get_workflow_status(operation)
+    if status is None:
+        with SetWorkflowID(operation):
+            return DBOS.start_workflow(_walk, operation, steps).get_result()
+    if status.status not in {"PENDING", "ENQUEUED"}:
+        stopped = _stopped_at(operation)
+        if stopped is None:
+            return DBOS.retrieve_workflow(operation).get_result()
+        return DBOS.rewind_workflow(operation, start_step=stopped).get_result()
+    return DBOS.retrieve_workflow(operation).get_result()
+
+
+def _stopped_at(operation: str) -> int | None:
+    """The number of the step whose outcome is not done, or None when all steps are."""
+    steps = DBOS.list_workflow_steps(operation)
+    if not steps:
+        return 1
+    last = steps[-1]
+    outcome = last["output"]
+    return None if isinstance(outcome, dict) and outcome.get("state") == "done" else int(last["function_id"])

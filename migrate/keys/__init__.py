@@ -1,0 +1,1 @@
+"""Keys: wrapping on the customer's side, importing on ours."""

@@ -1,0 +1,81 @@
+"""A tenant as it stands in the cloud: its layout, what the stack made of it, and clients by role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import boto3
+from elasticsearch import Elasticsearch
+
+from migrate import aws
+from migrate.copy.s3 import Side, StorageRef, prepare
+from migrate.errors import RefusedInput
+from migrate.index.client import from_secret
+from migrate.records import Records
+from migrate.stack import Project, Stack
+from stacks.layout import Layout, Serves
+from stacks.record import connect
+
+Role = Literal["archive", "pipeline", "runner"]
+
+
+@dataclass(frozen=True)
+class Live:
+    """`outputs` are the tenant stack's. Sessions and clients are made when first asked for, then shared."""
+
+    layout: Layout
+    outputs: dict[str, Any]
+
+    @classmethod
+    def find(cls, project: Project, name: str) -> Live:
+        """Raises RefusedInput when the tenant is unknown or was never brought up."""
+        layout = Records(connect(project.home)).tenant(name).layout
+        outputs = Stack(project, f"tenant-{name}").outputs()
+        if not outputs:
+            raise RefusedInput(
+                f"tenant {name} has not been brought up yet",
+                hint=f"pulumi up -s tenant-{name}",
+                code="not_up",
+            )
+        return cls(layout, outputs)
+
+    @property
+    def serves(self) -> Serves:
+        """Raises RefusedInput while nothing serves (a byok tenant whose key is not in)."""
+        if self.layout.serves is None or self.layout.serves.storage not in self.outputs.get("storages", {}):
+            raise RefusedInput(
+                f"tenant {self.layout.tenant} serves nothing yet",
+                hint=f"keyshift tenant show {self.layout.tenant}",
+                code="serves_nothing",
+            )
+        return self.layout.serves
+
+    @cached_property
+    def operator(self) -> boto3.Session:
+        return aws.operator(self.layout.region)
+
+    @cached_property
+    def _clients(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    def client(self, role: Role, service: str) -> Any:
+        """A shared client of `service` as one of the tenant's roles."""
+        if (role, service) not in self._clients:
+            session = aws.assume(self.outputs["roles"][role], f"keyshift-{role}", session=self.operator)
+            made = aws.client(session, service, pool=32)
+            self._clients[role, service] = prepare(made) if service == "s3" else made
+        return self._clients[role, service]
+
+    def storage(self, id: str, role: Role = "runner") -> Side:
+        unit = self.outputs["storages"][id]
+        return Side(self.client(role, "s3"), StorageRef(unit["bucket"], unit["prefix"], unit["key_arn"]))
+
+    def search(self, id: str, audience: str = "admin") -> Elasticsearch:
+        """A client of a deployment with the credentials of an audience, read from its secret."""
+        role: Role = "archive" if audience == "archive" else "runner"
+        return from_secret(self.client(role, "secretsmanager"), self.outputs["searches"][id]["secrets"][audience])
+
+    def key_arn(self, id: str) -> str:
+        return self.layout.key(id).arn or self.outputs["keys"][id]["arn"]

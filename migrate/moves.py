@@ -1,0 +1,327 @@
+"""What each wait and move of a plan does to a live tenant. Every one is idempotent and may be killed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from components.worker.document import document_id
+from migrate import aws
+from migrate.copy.engine import Transfer, copy_pass
+from migrate.copy.manifest import Manifest, Where
+from migrate.copy.purge import Purge, prove_empty, purge
+from migrate.copy.s3 import abort_uploads, delete_version
+from migrate.copy.settle import probe_write_refused, two_equal_listings
+from migrate.copy.verify import verify_copied, verify_storage
+from migrate.errors import KeyshiftError, VerificationFailed, Waiting
+from migrate.index import aliases
+from migrate.index.fill import fill
+from migrate.index.verify import verify_index
+from migrate.live import Live, Role
+from migrate.log import Log
+from migrate.operations import Move, Wait
+from migrate.progress import Progress, Report
+from migrate.records import Operation
+from migrate.verdict import Verdict, VerdictKind, Verdicts
+
+Found = dict[str, Any]
+
+POLL_SECONDS = 1.0
+REFUSED_WITHIN_SECONDS = 300
+"""IAM and bucket policies are eventually consistent: a denial may take minutes to reach every front end."""
+DRAINED_WITHIN_SECONDS = 1800
+CANARY_WITHIN_SECONDS = 300
+WRITERS: tuple[Role, ...] = ("archive",)
+"""Who writes to a serving storage. The pipeline only reads it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moves:
+    """The moves of one operation on one tenant. `folder` is the tenant's state folder."""
+
+    live: Live
+    operation: Operation
+    folder: Path
+    verdicts: Verdicts
+    log: Log
+    report: Report
+
+    def wait(self, wait: Wait) -> Found:
+        """Returns when the wait is over, raises Waiting while it is not."""
+        return {"key-material": self._key_material, "key-usable": self._key_usable}[wait.kind](wait)
+
+    def do(self, move: Move) -> Found:
+        """Does a move, or the rest of it. What it returns goes into the operation's results."""
+        actions: dict[str, Callable[[Move], Found]] = {
+            "copy": self._copy,
+            "verify-copied": self._verify_copied,
+            "fill": self._fill,
+            "limit-search": self._limit_search,
+            "settle": self._settle,
+            "verify-storage": self._verify_storage,
+            "verify-index": self._verify_index,
+            "canary": self._canary,
+            "open-search": self._open_search,
+            "purge-storage": self._purge_storage,
+            "purge-search": self._purge_search,
+            "prove-empty": self._prove_empty,
+        }
+        return actions[move.kind](move)
+
+    # waits ------------------------------------------------------------------------------------
+
+    def _key_material(self, wait: Wait) -> Found:
+        arn = self.live.key_arn(wait.subject)
+        state = aws.client(self.live.operator, "kms").describe_key(KeyId=arn)["KeyMetadata"]
+        if state["KeyState"] == "PendingImport":
+            raise Waiting(
+                f"tenant {self.live.layout.tenant} waits for {wait.reason}",
+                waits_for="the customer's wrapped key",
+                hint=f"then: keyshift resume {self.live.layout.tenant}",
+                code="key-material",
+            )
+        return {"key": arn, "fingerprint": state.get("CurrentKeyMaterialId", "")}
+
+    def _key_usable(self, wait: Wait) -> Found:
+        """Really uses the key, as the runner: DescribeKey alone would not show a missing right."""
+        arn = self.live.key_arn(wait.subject)
+        try:
+            self.live.client("runner", "kms").generate_data_key(KeyId=arn, KeySpec="AES_256")
+        except ClientError as error:
+            said = error.response.get("Error", {}).get("Message", "")
+            raise Waiting(
+                f"{wait.reason}: KMS answered {aws.code_of(error)} ({said})",
+                waits_for=f"the key {wait.subject}",
+                hint=f"have the key enabled, then: keyshift resume {self.live.layout.tenant}",
+                code="key-unusable",
+            ) from error
+        return {"key": arn}
+
+    # copy and fill ----------------------------------------------------------------------------
+
+    def _transfer(self, move: Move, manifest: Manifest) -> Transfer:
+        source, target = self.live.storage(_named(move.storage)), self.live.storage(_named(move.target))
+        return Transfer(source, target, manifest)
+
+    def _manifest(self, move: Move) -> Manifest:
+        source, target = self.live.storage(_named(move.storage)), self.live.storage(_named(move.target))
+        return Manifest.open(self._manifest_path, source.storage, target.storage)
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "operations" / self.operation.id / "manifest.sqlite"
+
+    def _copy(self, move: Move) -> Found:
+        with self._manifest(move) as manifest:
+            return asdict(copy_pass(self._transfer(move, manifest), self.report))
+
+    def _verify_copied(self, move: Move) -> Found:
+        with self._manifest(move) as manifest:
+            return {"verified": verify_copied(self._transfer(move, manifest), self.operation.id, self.report)}
+
+    def _fill(self, move: Move) -> Found:
+        search = _named(move.search)
+        with self._manifest(move) as manifest:
+            made = fill(
+                self.live.storage(_named(move.target)),
+                manifest,
+                self.live.search(search),
+                self.live.outputs["searches"][search]["index"],
+                self.report,
+            )
+        return asdict(made)
+
+    # gate -------------------------------------------------------------------------------------
+
+    def _limit_search(self, move: Move) -> Found:
+        cutoff = self.operation.cutoff
+        if cutoff is None:
+            raise KeyshiftError(f"{self.operation.id} has no cut-off yet", code="no-cutoff")
+        return self._set_alias(_named(move.search), cutoff)
+
+    def _open_search(self, move: Move) -> Found:
+        return self._set_alias(_named(move.search), None)
+
+    def _set_alias(self, search: str, cutoff: datetime | None) -> Found:
+        unit = self.live.outputs["searches"][search]
+        aliases.set_read_alias(self.live.search(search), unit["index"], unit["read_alias"], cutoff)
+        return {"search": search, "cutoff": cutoff.isoformat() if cutoff else None}
+
+    def _settle(self, move: Move) -> Found:
+        """Not declared but seen: writers refused, no upload open, the pipeline drained, two equal listings."""
+        storage = _named(move.storage)
+        refused = {role: self._until_refused(storage, role) for role in WRITERS}
+        aborted = abort_uploads(self.live.storage(storage))
+        drained = self._until_drained(_named(move.pipeline))
+        listing = two_equal_listings(self.live.storage(storage), self.report)
+        return {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained, **asdict(listing)}
+
+    def _until_refused(self, storage: str, role: Role) -> float:
+        writer, cleaner = self.live.storage(storage, role), self.live.storage(storage)
+
+        def is_refused() -> bool:
+            return probe_write_refused(writer, cleaner).refused
+
+        return self._until(is_refused, f"{role}'s writes to {storage} to be refused", REFUSED_WITHIN_SECONDS)
+
+    def _until_drained(self, pipeline: str) -> float:
+        queue = self.live.outputs["pipelines"][pipeline]["queue_url"]
+        sqs = self.live.client("runner", "sqs")
+        names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        quiet = 0
+
+        def is_drained() -> bool:
+            nonlocal quiet
+            counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
+            quiet = quiet + 1 if not any(int(counts[name]) for name in names) else 0
+            return quiet >= 2
+
+        return self._until(is_drained, f"{pipeline} to be drained", DRAINED_WITHIN_SECONDS)
+
+    def _until(self, is_so: Callable[[], bool], what: str, limit: float) -> float:
+        """Polls until a condition holds; returns the seconds. Raises Waiting, naming it, after `limit` seconds."""
+        began = time.monotonic()
+        while not is_so():
+            seconds = time.monotonic() - began
+            if seconds > limit:
+                raise Waiting(
+                    f"{what} took more than {limit:.0f} s",
+                    waits_for=what,
+                    hint=f"keyshift resume {self.live.layout.tenant} goes on waiting",
+                    code="still-waiting",
+                )
+            self.report(Progress(move="wait", waiting=what))
+            time.sleep(POLL_SECONDS)
+        return round(time.monotonic() - began, 2)
+
+    # proofs -----------------------------------------------------------------------------------
+
+    def _verify_storage(self, move: Move) -> Found:
+        started = datetime.now(UTC)
+        with self._manifest(move) as manifest:
+            transfer = self._transfer(move, manifest)
+            found = verify_storage(transfer, self.operation.id, self.report)
+        verdict = self._verdict(
+            move,
+            VerdictKind.STORAGE,
+            _named(move.storage),
+            started,
+            counts={
+                "versions": found.versions,
+                "objects": found.objects,
+                "delete_markers": found.delete_markers,
+                "streamed": found.streamed,
+            },
+            bytes=found.bytes,
+            merkle_root=found.merkle_root,
+            manifest_sha256=found.manifest_sha256,
+            details={"source": str(transfer.source.storage), "target": str(transfer.target.storage)},
+        )
+        # Nothing counts as verified that was not compared; verify_storage raises otherwise.
+        return {**asdict(found), "verified": found.versions, "verdict": verdict}
+
+    def _verify_index(self, move: Move) -> Found:
+        started, search = datetime.now(UTC), _named(move.search)
+        with self._manifest(move) as manifest:
+            found = verify_index(
+                self.live.storage(_named(move.target)),
+                manifest,
+                self.live.search(search),
+                self.live.outputs["searches"][search]["index"],
+                self.report,
+            )
+            digest = manifest.digest()
+        serving = self.operation.start.serves
+        verdict = self._verdict(
+            move,
+            VerdictKind.INDEX,
+            serving.search if serving else search,
+            started,
+            counts={"expected": found.expected, "found": found.found},
+            manifest_sha256=digest,
+            details={"target": search},
+        )
+        return {**asdict(found), "verdict": verdict}
+
+    def _prove_empty(self, move: Move) -> Found:
+        started, storage = datetime.now(UTC), _named(move.storage)
+        left = prove_empty(self.live.storage(storage))
+        count = left.versions + left.delete_markers + left.uploads
+        verdict = self._verdict(move, VerdictKind.PURGE, storage, started, counts=asdict(left))
+        return {"left_behind": count, **asdict(left), "verdict": verdict}
+
+    def _verdict(self, move: Move, kind: VerdictKind, subject: str, started: datetime, **facts: Any) -> str:
+        """Signs and stores a passed verdict, once: a step that is run again finds it and keeps it."""
+        id = _named(move.verdict)
+        if self.verdicts.load(id) is None:
+            made = Verdict(
+                id=id,
+                kind=kind,
+                tenant=self.live.layout.tenant,
+                operation=self.operation.id,
+                subject=subject,
+                passed=True,
+                started_at=started,
+                finished_at=datetime.now(UTC),
+                **facts,
+            )
+            self.verdicts.store(made)
+            self.log.append({"event": "verdict", "verdict": id, "kind": str(kind), "operation": self.operation.id})
+        return id
+
+    # the new pipeline, the old side -----------------------------------------------------------
+
+    def _canary(self, move: Move) -> Found:
+        """One object goes bucket -> search, and its removal too; nothing of it stays on either side."""
+        target, search = self.live.storage(_named(move.target)), _named(move.search)
+        client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
+        key = f"attachments/.keyshift-canary-{self.operation.id}"
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        put = target.s3.put_object(
+            Bucket=target.storage.bucket, Key=key, Body=b"canary", Metadata={"archived-at": at, "revision": "1"}
+        )
+
+        def deleted() -> bool | None:
+            answer = client.options(ignore_status=404).get(index=index, id=document_id(key))
+            return answer["_source"]["deleted"] if answer.get("found") else None
+
+        there = self._until(lambda: deleted() is False, "the canary to reach the search", CANARY_WITHIN_SECONDS)
+        delete_version(target, key, put["VersionId"])
+        gone = self._until(lambda: deleted() is True, "the canary's removal to reach the search", CANARY_WITHIN_SECONDS)
+        client.delete(index=index, id=document_id(key), refresh=True)
+        return {"arrived_after": there, "removed_after": gone}
+
+    def _purge_storage(self, move: Move) -> Found:
+        verdict = self.verdicts.load(_named(move.verdict))
+        if verdict is None:
+            raise VerificationFailed(
+                f"the verdict {move.verdict} does not exist; nothing was deleted", code="no-verdict"
+            )
+        with self._manifest(move) as manifest:
+            side = self.live.storage(_named(move.storage))
+            purged = purge(Purge(side, Where.SOURCE, manifest, verdict), self.report)
+        return asdict(purged)
+
+    def _purge_search(self, move: Move) -> Found:
+        """Deletes the old deployment's indices; the deployment itself goes with the next layout."""
+        search = _named(move.search)
+        verdict = self.verdicts.load(_named(move.verdict))
+        if verdict is None or not verdict.passed:
+            raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
+        client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
+        aliases.delete_index(client, index)
+        if client.indices.exists(index=index):
+            raise VerificationFailed(f"{index} of {search} is still there after its deletion", code="not-empty")
+        return {"search": search, "index": index}
+
+
+def _named(value: str | None) -> str:
+    if value is None:
+        raise KeyshiftError("a move of the plan lacks a part that it needs", code="plan-incomplete")
+    return value

@@ -1,0 +1,291 @@
+"""The tenant record and its operations: who holds the truth, who may act, how far an operation is.
+
+SQLite by default, any SQLAlchemy URL for a fleet (KEYSHIFT_DATABASE_URL). The tenants table itself is
+in `stacks.record`, because the program's guard reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sql
+
+from migrate.errors import Conflict, RefusedInput
+from migrate.operations import OperationKind, Request
+from migrate.stack import is_alive
+from stacks import record
+from stacks.layout import Layout
+from stacks.record import METADATA, TENANTS, TenantRecord
+
+LEASE = timedelta(seconds=60)
+
+OPERATIONS = sql.Table(
+    "operations",
+    METADATA,
+    sql.Column("id", sql.String, primary_key=True),
+    sql.Column("tenant", sql.String, nullable=False, index=True),
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("mode", sql.String),
+    sql.Column("start", sql.Text, nullable=False),  # the layout it started from, canonical JSON
+    sql.Column("state", sql.String, nullable=False),  # running | waiting | failed | done
+    sql.Column("step", sql.String),
+    sql.Column("cutoff", sql.String),
+    sql.Column("jobs_closed_at", sql.String),
+    sql.Column("jobs_opened_at", sql.String),
+    sql.Column("started_at", sql.String, nullable=False),
+    sql.Column("ended_at", sql.String),
+    sql.Column("message", sql.Text),
+    sql.Column("hint", sql.Text),
+    sql.Column("progress", sql.Text),  # JSON of the last Progress
+    sql.Column("results", sql.Text, nullable=False, default="{}"),  # JSON: step -> what it found
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    id: str
+    tenant: str
+    kind: OperationKind
+    mode: str | None
+    start: Layout
+    state: str
+    step: str | None
+    cutoff: datetime | None
+    jobs_closed_at: datetime | None
+    jobs_opened_at: datetime | None
+    started_at: datetime
+    ended_at: datetime | None
+    message: str | None
+    hint: str | None
+    progress: dict[str, Any] | None
+    results: dict[str, Any]
+
+    @property
+    def request(self) -> Request:
+        return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff)
+
+
+class Records:
+    """All reads and writes of the record database. Every write that needs the lease checks the fence."""
+
+    def __init__(self, engine: sql.Engine) -> None:
+        self._engine = engine
+        METADATA.create_all(engine)
+
+    # tenants ---------------------------------------------------------------------------------
+
+    def tenants(self) -> list[TenantRecord]:
+        """The tenants that are not archived, by name."""
+        return record.living(self._engine)
+
+    def tenant(self, name: str) -> TenantRecord:
+        """Raises RefusedInput when there is no such tenant."""
+        found = record.find(self._engine, name)
+        if found is None or found.archived:
+            known = ", ".join(t.name for t in self.tenants()) or "none yet"
+            raise RefusedInput(
+                f"there is no tenant {name} (known: {known})",
+                hint=f"keyshift tenant create {name} --customer NAME",
+                code="unknown_tenant",
+            )
+        return found
+
+    def create(self, layout: Layout) -> TenantRecord:
+        """A new tenant at generation 1. Raises RefusedInput when the name was ever used."""
+        try:
+            return record.insert(self._engine, layout)
+        except record.NameTaken as error:
+            raise RefusedInput(
+                f"the tenant name {layout.tenant} is taken, or was and is archived; names are not used twice",
+                hint="keyshift tenant list",
+                code="tenant_exists",
+            ) from error
+
+    def advance(self, layout: Layout, fence: int) -> int:
+        """Makes `layout` the tenant's layout under a new generation; the same layout keeps its number.
+
+        Raises Conflict when `fence` is no longer the lease's: somebody else acts now.
+        """
+        with self._engine.begin() as connection:
+            held = self._held(connection, layout.tenant, fence)
+            if held["digest"] == layout.digest():
+                return int(held["generation"])
+            generation = int(held["generation"]) + 1
+            connection.execute(
+                TENANTS.update()
+                .where(TENANTS.c.name == layout.tenant, TENANTS.c.lease_fence == fence)
+                .values(generation=generation, digest=layout.digest(), layout=layout.canonical())
+            )
+            return generation
+
+    # the lease -------------------------------------------------------------------------------
+
+    @contextmanager
+    def lease(self, tenant: str) -> Iterator[int]:
+        """The right to act on a tenant; yields its fence, a number that only grows.
+
+        A lease whose holder is a dead process of this host is taken over at once, any other one when
+        it has run out. Raises RefusedInput while another holder's lease lives.
+        """
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        fence = self._take(tenant, owner)
+        try:
+            yield fence
+        finally:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    TENANTS.update()
+                    .where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == fence)
+                    .values(lease_owner=None, lease_until=None)
+                )
+
+    def renew(self, tenant: str, fence: int) -> None:
+        """Raises Conflict when the lease has gone to somebody else."""
+        with self._engine.begin() as connection:
+            self._held(connection, tenant, fence)
+            connection.execute(
+                TENANTS.update()
+                .where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == fence)
+                .values(lease_until=_text(datetime.now(UTC) + LEASE))
+            )
+
+    def _take(self, tenant: str, owner: str) -> int:
+        self.tenant(tenant)
+        with self._engine.begin() as connection:
+            row = connection.execute(sql.select(TENANTS).where(TENANTS.c.name == tenant)).mappings().one()
+            until = _instant(row["lease_until"])
+            if row["lease_owner"] and until and until > datetime.now(UTC) and not _is_dead_here(row["lease_owner"]):
+                raise RefusedInput(
+                    f"tenant {tenant} is being worked on by {row['lease_owner']} (lease until {until:%H:%M:%S} UTC)",
+                    hint=f"watch it: keyshift status {tenant} --watch",
+                    code="lease_held",
+                )
+            fence = int(row["lease_fence"]) + 1
+            taken = connection.execute(
+                TENANTS.update()
+                .where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == row["lease_fence"])
+                .values(lease_owner=owner, lease_fence=fence, lease_until=_text(datetime.now(UTC) + LEASE))
+            )
+            if taken.rowcount != 1:
+                raise RefusedInput(f"another runner has just taken tenant {tenant}", hint=f"keyshift status {tenant}")
+            return fence
+
+    @staticmethod
+    def _held(connection: sql.Connection, tenant: str, fence: int) -> sql.RowMapping:
+        row = connection.execute(sql.select(TENANTS).where(TENANTS.c.name == tenant)).mappings().one()
+        if row["lease_fence"] != fence:
+            raise Conflict(
+                f"the lease on tenant {tenant} went to {row['lease_owner'] or 'nobody'} (fence {row['lease_fence']}, "
+                f"ours was {fence}); this runner stops and changes nothing more",
+                hint=f"keyshift status {tenant}",
+                code="lease_lost",
+            )
+        return row
+
+    # operations ------------------------------------------------------------------------------
+
+    def begin(self, tenant: TenantRecord, kind: OperationKind, mode: str | None) -> Operation:
+        """A new operation `<tenant>-<kind>-<n>`."""
+        with self._engine.begin() as connection:
+            number = connection.execute(
+                sql.select(sql.func.count()).where(OPERATIONS.c.tenant == tenant.name, OPERATIONS.c.kind == str(kind))
+            ).scalar_one()
+            id = f"{tenant.name}-{kind}-{number + 1}"
+            connection.execute(
+                OPERATIONS.insert().values(
+                    id=id,
+                    tenant=tenant.name,
+                    kind=str(kind),
+                    mode=mode,
+                    start=tenant.layout.canonical(),
+                    state="running",
+                    started_at=_text(datetime.now(UTC)),
+                    results="{}",
+                )
+            )
+        return self.operation(id)
+
+    def operation(self, id: str) -> Operation:
+        with self._engine.connect() as connection:
+            row = connection.execute(sql.select(OPERATIONS).where(OPERATIONS.c.id == id)).mappings().one()
+        return _operation(row)
+
+    def operations(self, tenant: str) -> list[Operation]:
+        """Oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sql.select(OPERATIONS).where(OPERATIONS.c.tenant == tenant).order_by(OPERATIONS.c.started_at)
+            ).mappings()
+            return [_operation(row) for row in rows]
+
+    def unfinished(self, tenant: str) -> Operation | None:
+        return next((op for op in self.operations(tenant) if op.state != "done"), None)
+
+    def note(self, operation: str, **values: object) -> None:
+        """Writes columns of an operation; datetimes and dictionaries as text."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                OPERATIONS.update()
+                .where(OPERATIONS.c.id == operation)
+                .values({name: _column(value) for name, value in values.items()})
+            )
+
+    def note_once(self, operation: str, column: str, instant: datetime) -> datetime:
+        """Writes an instant unless one stands there; returns what stands there now."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                OPERATIONS.update()
+                .where(OPERATIONS.c.id == operation, OPERATIONS.c[column].is_(None))
+                .values({column: _text(instant)})
+            )
+            text = connection.execute(sql.select(OPERATIONS.c[column]).where(OPERATIONS.c.id == operation)).scalar_one()
+        return datetime.fromisoformat(text)
+
+    def result(self, operation: str, step: str, found: dict[str, Any]) -> None:
+        """Adds what a step found to the operation's results."""
+        with self._engine.begin() as connection:
+            text = connection.execute(
+                sql.select(OPERATIONS.c.results).where(OPERATIONS.c.id == operation).with_for_update()
+            ).scalar_one()
+            results = {**json.loads(text), step: found}
+            connection.execute(
+                OPERATIONS.update().where(OPERATIONS.c.id == operation).values(results=json.dumps(results))
+            )
+
+
+def _is_dead_here(owner: str) -> bool:
+    host, _, pid = owner.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not is_alive(int(pid))
+
+
+def _operation(row: sql.RowMapping) -> Operation:
+    instants = ("cutoff", "jobs_closed_at", "jobs_opened_at", "started_at", "ended_at")
+    values: dict[str, Any] = {**row, **{name: _instant(row[name]) for name in instants}}
+    values["kind"] = OperationKind(row["kind"])
+    values["start"] = Layout.model_validate_json(row["start"])
+    values["progress"] = json.loads(row["progress"]) if row["progress"] else None
+    values["results"] = json.loads(row["results"])
+    return Operation(**values)
+
+
+def _text(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat()
+
+
+def _instant(value: str | datetime | None) -> datetime | None:
+    if value is None or isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value)
+
+
+def _column(value: object) -> object:
+    if isinstance(value, datetime):
+        return _text(value)
+    return json.dumps(value) if isinstance(value, dict) else value

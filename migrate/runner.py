@@ -1,0 +1,232 @@
+"""The walker: up, waits, moves, checkpoint, phase by phase, until the plan has ended.
+
+Everything here can be killed at any instant and run again: a step that has ended is not repeated
+(`durable`), one that was cut off is idempotent, and what a kill left of the engine is recovered
+before the next `up`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from migrate import durable
+from migrate.durable import Outcome
+from migrate.errors import KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.live import Live
+from migrate.log import Log
+from migrate.moves import Moves
+from migrate.operations import OperationKind, Phase, Plan, Request
+from migrate.plan import plan
+from migrate.progress import Progress
+from migrate.records import Operation, Records
+from migrate.stack import Project, Stack, judge
+from migrate.verdict import Verdicts
+from stacks.layout import Layout
+from stacks.record import connect
+
+RENEW_SECONDS = 15
+Tell = Callable[[str, Progress | None, float], None]
+"""(step name, progress, seconds since the step began) -> None: what a person who watches is told."""
+
+
+class Runner:
+    """Runs operations of one tenant."""
+
+    def __init__(self, project: Project, tenant: str, tell: Tell) -> None:
+        self.project = project
+        self.records = Records(connect(project.home))
+        self.tenant = self.records.tenant(tenant).name
+        self.folder = project.home / "tenants" / tenant
+        self.stack = Stack(project, f"tenant-{tenant}")
+        self.verdicts = Verdicts(self.folder)
+        self.log = Log(self.folder)
+        self._tell = tell
+        self._fence = 0
+
+    # what may be asked for --------------------------------------------------------------------
+
+    def preview(self, kind: OperationKind, mode: str | None) -> Plan:
+        """The plan of an operation that is not begun: what --dry-run prints. Changes nothing."""
+        tenant = self.records.tenant(self.tenant)
+        return plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode), tenant.layout)
+
+    def run(self, kind: OperationKind, mode: str | None = None) -> Operation:
+        """Begins an operation and walks it. Raises RefusedInput when another one is unfinished."""
+        with self._acting():
+            tenant = self.records.tenant(self.tenant)
+            unfinished = self.records.unfinished(self.tenant)
+            if unfinished is not None:
+                raise RefusedInput(
+                    f"tenant {self.tenant} is in the middle of {unfinished.id} ({unfinished.state}, "
+                    f"step {unfinished.step or 'none yet'})",
+                    hint=f"go on with it: keyshift resume {self.tenant}",
+                    code="operation_unfinished",
+                )
+            self.preview(kind, mode)
+            operation = self.records.begin(tenant, kind, mode)
+            self.log.append({"event": "operation-begun", "operation": operation.id, "kind": str(kind), "mode": mode})
+            return self._walk(operation)
+
+    def resume(self) -> Operation:
+        """Goes on with the tenant's unfinished operation. Raises RefusedInput when there is none."""
+        with self._acting():
+            operation = self.records.unfinished(self.tenant)
+            if operation is None:
+                raise RefusedInput(
+                    f"tenant {self.tenant} has no unfinished operation", hint=f"keyshift status {self.tenant}"
+                )
+            return self._walk(operation)
+
+    # walking ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _acting(self) -> Iterator[None]:
+        with durable.single_runner(self.folder, self.tenant), self.records.lease(self.tenant) as fence:
+            self._fence = fence
+            stop = threading.Event()
+            renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True)
+            renewer.start()
+            try:
+                yield
+            finally:
+                stop.set()
+                renewer.join()
+
+    def _renew(self, stop: threading.Event) -> None:
+        while not stop.wait(RENEW_SECONDS):
+            self.records.renew(self.tenant, self._fence)
+
+    def _walk(self, operation: Operation) -> Operation:
+        self.records.note(operation.id, state="running", message=None, hint=None)
+        steps = [name for phase in self._plan(operation.id).phases for name in step_names(phase)]
+        outcome = durable.walk(self.folder, self.tenant, operation.id, steps, self._act)
+        if outcome["state"] == "done":
+            self.records.note(operation.id, state="done", ended_at=datetime.now(UTC), message=None, hint=None)
+            self.log.append({"event": "operation-done", "operation": operation.id})
+            return self.records.operation(operation.id)
+        self.records.note(
+            operation.id, state=outcome["state"], message=outcome.get("message"), hint=outcome.get("hint")
+        )
+        raise _as_error(outcome)
+
+    def _plan(self, operation_id: str) -> Plan:
+        operation = self.records.operation(operation_id)
+        return plan(operation.request, operation.start)
+
+    def _act(self, operation_id: str, step: str) -> Outcome:
+        """One step. An error that an operator can do something about is an outcome, not an exception."""
+        self.records.renew(self.tenant, self._fence)
+        self.records.note(operation_id, step=step, progress=None)
+        self._tell(step, None, 0.0)
+        try:
+            found = self._do(operation_id, step)
+        except Waiting as waiting:
+            return Outcome(
+                state="waiting",
+                message=waiting.message,
+                hint=waiting.hint,
+                code=waiting.code,
+                waits_for=waiting.waits_for,
+            )
+        except KeyshiftError as error:
+            self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": error.code})
+            return Outcome(state="failed", message=error.message, hint=error.hint, code=error.code)
+        self.records.result(operation_id, step, found)
+        return Outcome(state="done")
+
+    def _do(self, operation_id: str, step: str) -> dict[str, Any]:
+        phase_name, what = step.split("/", 1)
+        phase = self._phase(operation_id, phase_name)
+        if what == "up":
+            return self._up(operation_id, phase)
+        moves = Moves(
+            live=Live(phase.layout, self.stack.outputs()),
+            operation=self.records.operation(operation_id),
+            folder=self.folder,
+            verdicts=self.verdicts,
+            log=self.log,
+            report=self._reporter(operation_id, step),
+        )
+        number = int(what.split("-", 1)[0])
+        if number <= len(phase.waits):
+            return moves.wait(phase.waits[number - 1])
+        move = phase.moves[number - len(phase.waits) - 1]
+        return moves.do(move)
+
+    def _phase(self, operation_id: str, name: str) -> Phase:
+        phase = next(p for p in self._plan(operation_id).phases if p.name == name)
+        operation = self.records.operation(operation_id)
+        if phase.layout.gate.jobs == "closed" and operation.cutoff is None:
+            now = datetime.now(UTC)
+            self.records.note_once(operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000))
+            self.records.note_once(operation_id, "jobs_closed_at", now)
+            phase = next(p for p in self._plan(operation_id).phases if p.name == name)
+        return phase
+
+    def _up(self, operation_id: str, phase: Phase) -> dict[str, Any]:
+        """The stack becomes the phase's layout: record, stack file, preview, judgement, constrained up."""
+        self._refuse_unproven(phase.layout)
+        generation = self.records.advance(phase.layout, self._fence)
+        self.stack.render(phase.layout, generation)
+        recovered = self.stack.recover()
+        with tempfile.TemporaryDirectory() as folder:
+            plan_file = Path(folder) / "plan.json"
+            steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
+            judge(steps, phase.layout)
+            self.stack.up(fence=self._fence, plan_file=plan_file)
+        if self.stack.outputs().get("generation") != generation:
+            raise KeyshiftError(
+                f"the program of tenant {self.tenant} ended before its last line in {operation_id}",
+                hint=f"look for what ended it: pulumi preview -s tenant-{self.tenant}",
+                code="program_incomplete",
+            )
+        if phase.layout.gate.jobs == "open" and self.records.operation(operation_id).jobs_closed_at:
+            self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC))
+        changes = {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
+        self.log.append({"event": "up", "operation": operation_id, "phase": phase.name, "generation": generation})
+        return {"generation": generation, "changes": changes, "recovered": recovered}
+
+    def _refuse_unproven(self, layout: Layout) -> None:
+        """No unit is released or dropped while the verdict that the layout names is not stored and good."""
+        named = {unit.release for unit in (*layout.storages, *layout.searches) if unit.release}
+        named |= {dropped.verdict for dropped in layout.dropped}
+        for id in sorted(named):
+            verdict = self.verdicts.load(id)
+            if verdict is None or not verdict.passed:
+                raise VerificationFailed(
+                    f"the layout of tenant {self.tenant} would free something under the verdict {id}, "
+                    f"which {'does not exist' if verdict is None else 'did not pass'}; nothing was changed",
+                    hint=f"keyshift verdict list {self.tenant}",
+                    code="no_verdict",
+                )
+
+    def _reporter(self, operation_id: str, step: str) -> Callable[[Progress], None]:
+        began = time.monotonic()
+
+        def report(progress: Progress) -> None:
+            seconds = time.monotonic() - began
+            self.records.note(operation_id, progress={**asdict(progress), "seconds": round(seconds, 1)})
+            self._tell(step, progress, seconds)
+
+        return report
+
+
+def step_names(phase: Phase) -> list[str]:
+    """`<phase>/up`, then `<phase>/<n>-<wait or move>`: stable, because the journal is keyed by them."""
+    parts = [*phase.waits, *phase.moves]
+    return [f"{phase.name}/up", *(f"{phase.name}/{n}-{part.kind}" for n, part in enumerate(parts, 1))]
+
+
+def _as_error(outcome: Outcome) -> KeyshiftError:
+    message, hint, code = outcome.get("message", ""), outcome.get("hint", ""), outcome.get("code")
+    if outcome.get("state") == "waiting":
+        return Waiting(message, waits_for=outcome.get("waits_for", ""), hint=hint, code=code)
+    return KeyshiftError(message, hint=hint, code=code)

@@ -1,0 +1,332 @@
+"""Pulumi by the Automation API, made safe for a runner that may die at any instant.
+
+The CLI runs in a session of its own with its output in files: a runner that is killed leaves a CLI
+that ends its update and unlocks by itself, instead of one that dies at its next line of progress.
+Every `up` of an operation is a preview into a plan file, the plan judged against the phase, then an
+`up` constrained by that plan.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import yaml
+from pulumi import automation
+from pulumi.automation import CommandError, CommandResult, PulumiCommand
+from pulumi.automation.errors import create_command_error
+
+from migrate.errors import CloudError, KeyshiftError, RefusedInput
+from stacks.layout import Layout
+
+PROJECT = "keyshift"
+ENGINE_END_SECONDS = 60
+"""How long the engine of a dead runner may go on before it is killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a previewed plan."""
+
+    op: str
+    urn: str
+
+    @property
+    def type(self) -> str:
+        return self.urn.split("::")[2].split("$")[-1]
+
+    @property
+    def name(self) -> str:
+        return self.urn.split("::")[-1]
+
+
+class DetachedCommand(PulumiCommand):
+    """`pulumi` in its own session, stdout and stderr to files, so that it outlives its caller."""
+
+    def run(
+        self,
+        args: list[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Callable[[str], None] | None = None,
+        on_error: Callable[[str], None] | None = None,
+    ) -> CommandResult:
+        """Runs `pulumi args`; the callbacks get each line once the command has ended.
+
+        Raises CommandError as PulumiCommand.run does.
+        """
+        # An unactivated environment's own engine and language host come first.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        env = {**os.environ, "PATH": path, **additional_env, "PULUMI_AUTOMATION_API": "true"}
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = subprocess.Popen(
+                [self.command, "--non-interactive", *args],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=cwd,
+                env=env,
+                start_new_session=True,
+            )
+            code = process.wait()
+            texts = []
+            for stream, callback in ((out, on_output), (err, on_error)):
+                stream.seek(0)
+                text = stream.read()
+                if callback:
+                    for line in text.splitlines():
+                        callback(line)
+                texts.append(text.rstrip("\n"))
+        result = CommandResult(stdout=texts[0], stderr=texts[1], code=code)
+        if code != 0:
+            raise create_command_error(result)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """Where the Pulumi program, the stack files and the state are."""
+
+    root: Path
+    home: Path
+
+    @classmethod
+    def find(cls) -> Project:
+        """The project of KEYSHIFT_PROJECT, else of the current folder or the nearest one above it."""
+        start = Path(os.environ.get("KEYSHIFT_PROJECT", Path.cwd())).resolve()
+        for folder in (start, *start.parents):
+            if (folder / "Pulumi.yaml").is_file():
+                return cls(root=folder, home=folder / ".keyshift")
+        raise RefusedInput(
+            f"no Pulumi.yaml in {start} or above it", hint="cd to the project, or set KEYSHIFT_PROJECT to its folder"
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What every CLI call gets beside the caller's environment."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        backend = os.environ.get("PULUMI_BACKEND_URL")
+        if backend is None:
+            (self.home / "pulumi").mkdir(exist_ok=True)
+            backend = f"file://{self.home / 'pulumi'}"
+        return {"PULUMI_BACKEND_URL": backend, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+
+
+class Stack:
+    """One Pulumi stack: its file, its previews and ups, and the recovery of what a kill left."""
+
+    def __init__(self, project: Project, name: str) -> None:
+        self.name = name
+        self.project = project
+        self._environment = project.environment()
+        self._command = DetachedCommand()
+        self._stack: automation.Stack | None = None
+
+    # the stack file ------------------------------------------------------------------------
+
+    @property
+    def file(self) -> Path:
+        return self.project.root / f"Pulumi.{self.name}.yaml"
+
+    def render(self, layout: Layout, generation: int) -> None:
+        """Writes the layout into the stack file, atomically; keeps whatever else stands there."""
+        self._select()
+        held = yaml.safe_load(self.file.read_text()) if self.file.exists() else None
+        settings: dict[str, Any] = held or {}
+        config = {k: v for k, v in (settings.get("config") or {}).items() if not k.startswith("keyshift:")}
+        config |= {
+            "keyshift:cloud": str(layout.cloud),
+            "keyshift:region": layout.region,
+            "keyshift:stamp": layout.stamp,
+            "keyshift:customer": layout.customer,
+            "keyshift:keyMode": str(layout.mode),
+            "keyshift:layout": {
+                "generation": generation,
+                "digest": layout.digest(),
+                "layout": json.loads(layout.canonical()),
+            },
+        }
+        settings["config"] = config
+        write_atomically(self.file, yaml.safe_dump(settings, sort_keys=True))
+
+    # previews and ups -----------------------------------------------------------------------
+
+    def preview(self, *, fence: int | None = None, plan_file: Path | None = None) -> list[Step]:
+        """The steps that an `up` would take, `same` left out. Writes the plan when a file is named.
+
+        Raises CloudError with the engine's own words when the preview fails.
+        """
+        with self._fenced(fence) as stack, _told(f"preview of {self.name}"):
+            result = stack.preview(json=True, plan=str(plan_file) if plan_file else None)
+        steps = json.loads(result.stdout).get("steps", [])
+        return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
+
+    def up(self, *, fence: int | None = None, plan_file: Path | None = None) -> None:
+        """`pulumi up`, constrained by the plan when one is named. Raises CloudError when it fails."""
+        with self._fenced(fence) as stack, _told(f"up of {self.name}"):
+            stack.up(plan=str(plan_file) if plan_file else None, show_secrets=False, color="never")
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs; a secret one is not among them."""
+        with _told(f"outputs of {self.name}"):
+            return {name: output.value for name, output in self._select().outputs().items() if not output.secret}
+
+    # recovery -------------------------------------------------------------------------------
+
+    def recover(self) -> list[str]:
+        """Brings a stack back that a killed runner, engine or plugin left; says what it did.
+
+        A lock whose engine lives is waited for, then that engine is killed: there is no fencing, and
+        a stopped engine that wakes up later would overwrite the state. A lock whose engine is dead is
+        taken away. A pending create is cleared; the `up` that follows adopts what exists.
+        """
+        done: list[str] = []
+        for lock in self._locks():
+            done += self._end_engine(lock)
+        if done:
+            self._select().cancel()
+        deployment = self._select().export_stack().deployment or {}
+        pending = [op for op in deployment.get("pending_operations") or [] if op.get("type") == "creating"]
+        if pending:
+            with _told(f"refresh of {self.name}"):
+                self._select().refresh(clear_pending_creates=True, show_secrets=False)
+            done.append(f"cleared {len(pending)} pending creates")
+        return done
+
+    def _locks(self) -> list[Path]:
+        backend = urlparse(self._environment["PULUMI_BACKEND_URL"])
+        if backend.scheme != "file":
+            return []
+        folder = Path(backend.path) / ".pulumi" / "locks" / "organization" / PROJECT / self.name
+        return sorted(folder.glob("*.json")) if folder.is_dir() else []
+
+    def _end_engine(self, lock: Path) -> list[str]:
+        try:
+            pid = int(json.loads(lock.read_text())["pid"])
+        except FileNotFoundError:
+            return []
+        deadline = time.monotonic() + ENGINE_END_SECONDS
+        while lock.exists() and is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if not lock.exists():
+            return [f"waited for engine {pid} to end its update"]
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+            return [f"killed engine {pid}, which held the lock for {ENGINE_END_SECONDS} s after its runner had died"]
+        return [f"took the lock of the dead engine {pid} away"]
+
+    # the Automation API ---------------------------------------------------------------------
+
+    def _select(self) -> automation.Stack:
+        if self._stack is None:
+            options = automation.LocalWorkspaceOptions(pulumi_command=self._command, env_vars=self._environment)
+            self._stack = automation.create_or_select_stack(
+                stack_name=self.name, work_dir=str(self.project.root), opts=options
+            )
+        return self._stack
+
+    @contextmanager
+    def _fenced(self, fence: int | None) -> Iterator[automation.Stack]:
+        stack = self._select()
+        if fence is not None:
+            stack.workspace.env_vars = {**self._environment, "KEYSHIFT_FENCE": str(fence)}
+        try:
+            yield stack
+        finally:
+            stack.workspace.env_vars = self._environment
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """The engine's diagnostics as one readable error."""
+    try:
+        yield
+    except CommandError as error:
+        raise CloudError(
+            f"{what} failed: {diagnostics(str(error))}", hint="mend the cause, then: keyshift resume"
+        ) from error
+
+
+def diagnostics(text: str) -> str:
+    """The `error:` lines of what the CLI printed; the last lines when it has none."""
+    found = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if '"message"' in stripped and "error" in stripped:
+            stripped = stripped.split('"message":', 1)[1].strip().strip('",')
+        if stripped.startswith("error:") or "Error:" in stripped:
+            found.append(stripped.removeprefix("error:").strip())
+    return "; ".join(dict.fromkeys(found)) or " ".join(text.split())[-400:]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The file is the old or the new text, whatever dies meanwhile."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this pid runs on this host; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+class UnexpectedPlan(KeyshiftError):
+    """A preview would do what the phase does not ask for; nothing was changed."""
+
+
+STATEFUL = frozenset(
+    {
+        "aws:s3/bucket:Bucket",
+        "aws:kms/externalKey:ExternalKey",
+        "aws:kms/key:Key",
+        "ec:index/deployment:Deployment",
+        "elasticstack:index/index:Index",
+    }
+)
+
+
+def judge(steps: list[Step], after: Layout) -> None:
+    """Refuses a plan that does more than make the stack into `after`.
+
+    Nothing is ever replaced. Something stateful is created only for a unit of `after`
+    and deleted only for one that `after` names as dropped, with its verdict. Raises UnexpectedPlan.
+    """
+    gone = {dropped.id for dropped in after.dropped}
+    wrong = []
+    for step in steps:
+        unit = step.name.split("-")[0]
+        if "replace" in step.op:
+            wrong.append(f"replace {step.name}")
+        elif step.type in STATEFUL and step.op == "create" and unit not in _units(after):
+            wrong.append(f"create {step.name}")
+        elif step.type in STATEFUL and step.op == "delete" and unit not in gone:
+            wrong.append(f"delete {step.name}")
+    if wrong:
+        raise UnexpectedPlan(
+            f"the preview of tenant {after.tenant} would {', '.join(wrong)}, which this phase does not ask for; "
+            "nothing was changed",
+            hint=f"look at it: pulumi preview -s tenant-{after.tenant} --diff",
+            code="unexpected_plan",
+        )
+
+
+def _units(layout: Layout) -> set[str]:
+    return {u.id for units in (layout.keys, layout.storages, layout.searches, layout.pipelines) for u in units}

@@ -1,0 +1,161 @@
+"""The configuration of a stack: one strict model, built from `pulumi.Config` at the edge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+import pulumi
+import pulumi.runtime.config as runtime_config
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from components import naming
+from stacks.errors import ConfigError
+from stacks.layout import OFFERED, Cloud, Layout, Mode, Name
+
+NAMESPACE = "keyshift"
+SCALARS = ("cloud", "region", "stamp", "customer", "keyMode")
+LAYOUT = "layout"
+
+_STAMP = re.compile(r"stamp-(?P<cloud>aws|azure)-(?P<region>[a-z0-9-]*[a-z0-9])-(?P<number>\d{2,})")
+_TENANT = re.compile(r"tenant-(?P<tenant>.+)")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StampSettings(_Frozen):
+    """A stamp is named `stamp-<cloud>-<region>-<nn>`, and its name says everything about it."""
+
+    name: str
+    cloud: Cloud
+    region: str
+    number: Annotated[int, Field(ge=1)]
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Raises ConfigError when `name` is no stamp's."""
+        named = _STAMP.fullmatch(name)
+        if named is None:
+            raise ConfigError(
+                f"{name!r} is not the name of a stamp", hint="a stamp is named stamp-<cloud>-<region>-<two digits>"
+            )
+        return cls(name=name, cloud=Cloud(named["cloud"]), region=named["region"], number=int(named["number"]))
+
+
+class Rendered(_Frozen):
+    """The tenant's layout as the runner or `keyshift stack render` wrote it into the stack file."""
+
+    generation: Annotated[int, Field(ge=1)]
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    layout: Layout
+
+
+class TenantSettings(_Frozen):
+    tenant: Annotated[str, Field(min_length=1)]
+    cloud: Cloud
+    region: str
+    stamp: str
+    customer: Name
+    key_mode: Mode
+    rendered: Rendered | None = None
+
+    @field_validator("tenant")
+    @classmethod
+    def _can_be_carried(cls, tenant: str) -> str:
+        return naming.tenant_name(tenant)
+
+    @model_validator(mode="after")
+    def _is_offered(self) -> Self:
+        if self.key_mode not in OFFERED[self.cloud]:
+            offered = ", ".join(sorted(OFFERED[self.cloud]))
+            raise ValueError(f"keyMode {self.key_mode} is not offered on {self.cloud}; choose one of: {offered}")
+        stamp = StampSettings.parse(self.stamp)
+        if (stamp.cloud, stamp.region) != (self.cloud, self.region):
+            raise ValueError(
+                f"the stamp {self.stamp} is in {stamp.region} on {stamp.cloud}, "
+                f"but the tenant should be in {self.region} on {self.cloud}"
+            )
+        return self
+
+
+Settings = StampSettings | TenantSettings
+
+
+def read_settings() -> Settings:
+    """The settings of the running stack. Raises ConfigError in one sentence for each thing wrong."""
+    config = pulumi.Config(NAMESPACE)
+    values: dict[str, Any] = {name: config.get(name) for name in SCALARS if config.get(name)}
+    values |= {name: None for name in _names() if name not in (*SCALARS, LAYOUT)}
+    if LAYOUT in _names():
+        values[LAYOUT] = config.require_object(LAYOUT)
+    if "region" not in values and (region := pulumi.Config("aws").get("region")):
+        values["region"] = region
+    return parse(pulumi.get_stack(), values)
+
+
+def parse(stack: str, values: Mapping[str, Any]) -> Settings:
+    """The settings of `stack` from the values below `keyshift:`. Raises ConfigError."""
+    unknown = sorted(set(values) - {*SCALARS, LAYOUT})
+    if unknown:
+        raise ConfigError(
+            f"the configuration of {stack} has keys that Keyshift does not know: "
+            + ", ".join(f"{NAMESPACE}:{name}" for name in unknown),
+            hint=f"pulumi config rm {NAMESPACE}:{unknown[0]} -s {stack}",
+        )
+    if stack.startswith("stamp-"):
+        return StampSettings.parse(stack)
+    named = _TENANT.fullmatch(stack)
+    if named is None:
+        raise ConfigError(
+            f"the stack {stack!r} is neither a stamp nor a tenant",
+            hint="name it stamp-<cloud>-<region>-<two digits> or tenant-<name>",
+        )
+    return _tenant(stack, named["tenant"], values)
+
+
+def _tenant(stack: str, tenant: str, values: Mapping[str, Any]) -> TenantSettings:
+    given = {**_defaults(stack, values), **{_field(name): value for name, value in values.items() if name != LAYOUT}}
+    try:
+        return TenantSettings(tenant=tenant, rendered=values.get(LAYOUT), **given)
+    except ValidationError as error:
+        raise ConfigError(f"the configuration of {stack} cannot be used: {_sentences(error)}") from error
+
+
+def _defaults(stack: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """AWS and standard unless said otherwise; stamp and region each follow from the other."""
+    cloud = values.get("cloud", Cloud.AWS)
+    if "stamp" not in values and "region" not in values:
+        raise ConfigError(
+            f"the configuration of {stack} names no region",
+            hint=f"pulumi config set {NAMESPACE}:region eu-west-1 -s {stack}",
+        )
+    if "customer" not in values:
+        raise ConfigError(
+            f"the configuration of {stack} names no customer",
+            hint=f"pulumi config set {NAMESPACE}:customer NAME -s {stack}",
+        )
+    stamp = values.get("stamp") or naming.stamp_stack(cloud, values["region"], 1)
+    return {"cloud": cloud, "key_mode": Mode.STANDARD, "stamp": stamp, "region": StampSettings.parse(stamp).region}
+
+
+def _field(name: str) -> str:
+    return "key_mode" if name == "keyMode" else name
+
+
+def _names() -> set[str]:
+    """What stands below `keyshift:`; `pulumi.Config` reads a key but lists none."""
+    held = {**runtime_config.get_config_env(), **runtime_config.CONFIG.get()}
+    return {key.removeprefix(f"{NAMESPACE}:") for key in held if key.startswith(f"{NAMESPACE}:")}
+
+
+def _sentences(error: ValidationError) -> str:
+    """What pydantic found, without its own decoration: place and reason of each."""
+    found = []
+    for one in error.errors():
+        place = ".".join(str(part) for part in one["loc"])
+        reason = one["msg"].removeprefix("Value error, ")
+        found.append(f"{place}: {reason}" if place else reason)
+    return "; ".join(found)

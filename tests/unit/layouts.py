@@ -1,0 +1,145 @@
+"""Layouts of one tenant along its life, as the planner makes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from graph import STAMP
+
+from stacks.config import TenantSettings, parse
+from stacks.first import first_layout
+from stacks.layout import (
+    Dropped,
+    Gate,
+    Key,
+    KeyState,
+    Layout,
+    Mode,
+    Pipeline,
+    PipelineState,
+    Search,
+    Serves,
+    Storage,
+    StorageKind,
+)
+
+CUTOFF = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CUSTOMER_KEY = "arn:aws:kms:eu-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+def settings(**values: object) -> TenantSettings:
+    parsed = parse("tenant-acme", {"stamp": STAMP, "customer": "acme-corp", **values})
+    assert isinstance(parsed, TenantSettings)
+    return parsed
+
+
+def changed(layout: Layout, **values: object) -> Layout:
+    return Layout.model_validate({**layout.model_dump(), **values})
+
+
+def standard() -> Layout:
+    return first_layout(settings())
+
+
+def byok_pending() -> Layout:
+    return first_layout(settings(keyMode="byok"))
+
+
+def byok_active() -> Layout:
+    return changed(
+        byok_pending(),
+        keys=(Key(id="k1", state=KeyState.ACTIVE),),
+        storages=(Storage(id="s1", kind=StorageKind.DEDICATED, key="k1"),),
+        searches=(Search(id="e1", key="k1"),),
+        pipelines=(Pipeline(id="p1", storage="s1", search="e1", state=PipelineState.RUNNING),),
+        serves=Serves(storage="s1", search="e1", pipeline="p1"),
+    )
+
+
+def enable_frozen() -> Layout:
+    """The middle of enable: both storages and both searches stand, jobs are closed."""
+    start = standard()
+    return changed(
+        start,
+        keys=(Key(id="k1", state=KeyState.ACTIVE),),
+        storages=(*start.storages, Storage(id="s2", kind=StorageKind.DEDICATED, key="k1")),
+        searches=(*start.searches, Search(id="e2", key="k1")),
+        pipelines=(
+            *start.pipelines,
+            Pipeline(id="p2", storage="s2", search="e2", state=PipelineState.DETACHED),
+        ),
+        gate=Gate(jobs="closed", search_cutoff=CUTOFF, reason="enable-1: final copy"),
+    )
+
+
+def enable_served() -> Layout:
+    frozen = enable_frozen()
+    return changed(
+        frozen,
+        mode=Mode.BYOK,
+        pipelines=(
+            Pipeline(id="p1", storage="s1", search="e1", state=PipelineState.DETACHED),
+            Pipeline(id="p2", storage="s2", search="e2", state=PipelineState.RUNNING),
+        ),
+        serves=Serves(storage="s2", search="e2", pipeline="p2"),
+        gate=Gate(),
+    )
+
+
+def enable_released() -> Layout:
+    return changed(
+        enable_served(),
+        storages=(
+            Storage(id="s1", kind=StorageKind.SHARED, release="enable-1-storage"),
+            Storage(id="s2", kind=StorageKind.DEDICATED, key="k1"),
+        ),
+        searches=(Search(id="e1", release="enable-1-index"), Search(id="e2", key="k1")),
+    )
+
+
+def enable_done() -> Layout:
+    served = enable_served()
+    return changed(
+        served,
+        storages=served.storages[1:],
+        searches=served.searches[1:],
+        pipelines=served.pipelines[1:],
+        dropped=(
+            Dropped(id="s1", verdict="enable-1-purge"),
+            Dropped(id="e1", verdict="enable-1-index"),
+            Dropped(id="p1", verdict="enable-1-index"),
+        ),
+    )
+
+
+def rotation() -> Layout:
+    """Two pipelines listen to one bucket, whose default key is the new one already."""
+    active = byok_active()
+    return changed(
+        active,
+        keys=(*active.keys, Key(id="k2", state=KeyState.ACTIVE)),
+        storages=(Storage(id="s1", kind=StorageKind.DEDICATED, key="k2"),),
+        searches=(*active.searches, Search(id="e2", key="k2")),
+        pipelines=(*active.pipelines, Pipeline(id="p2", storage="s1", search="e2", state=PipelineState.RUNNING)),
+    )
+
+
+def byokms_active() -> Layout:
+    return changed(byok_active(), mode=Mode.BYOKMS, keys=(Key(id="k1", state=KeyState.ACTIVE, arn=CUSTOMER_KEY),))
+
+
+def sealed(layout: Layout) -> Layout:
+    return changed(layout, gate=Gate(jobs="closed", access="closed", reason="revoked"))
+
+
+ALL = {
+    "standard": standard,
+    "byok_pending": byok_pending,
+    "byok_active": byok_active,
+    "enable_frozen": enable_frozen,
+    "enable_served": enable_served,
+    "enable_released": enable_released,
+    "enable_done": enable_done,
+    "rotation": rotation,
+    "byokms_active": byokms_active,
+}
