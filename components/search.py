@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import pulumi
@@ -18,51 +17,23 @@ import pulumi_ec as ec
 import pulumi_elasticstack as elasticstack
 
 from components import naming
+from components.index import (
+    INDEX,
+    INDEX_PATTERN,
+    READ_ALIAS,
+    RECORDS_MAPPING,
+    RECORDS_SETTINGS,
+    SECRET_AUDIENCES,
+    records_filter,
+)
 from components.retention import Retention
 
 STACK_VERSION = "8.19.0"
-INDEX = "records-000001"
-INDEX_PATTERN = "records-*"
-READ_ALIAS = "records"
-SECRET_AUDIENCES = ("admin", "pipeline", "archive")
 TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
-
-RECORDS_MAPPING: Mapping[str, Any] = {
-    "dynamic": False,
-    "properties": {
-        "type": {"type": "keyword"},
-        "id": {"type": "keyword"},
-        "archived_at": {"type": "date"},
-        "revision": {"type": "long"},
-        "kind": {"type": "keyword"},
-        "key": {"type": "keyword"},
-        "size": {"type": "long"},
-        # A doc value: a verify reads it from there, at half the cost of the source.
-        "content_hash": {"type": "keyword"},
-        "deleted": {"type": "boolean"},
-        "data": {"type": "object", "enabled": False},
-        "text": {"type": "text", "analyzer": "standard"},
-    },
-}
-RECORDS_SETTINGS: Mapping[str, Any] = {
-    "index": {
-        "number_of_shards": "1",
-        # Async durability lost acknowledged documents at a kill.
-        "translog": {"durability": "request"},
-    }
-}
 
 # What the pipeline's and Archive's keys may do; a key has the rights of its descriptor and no more.
 WRITER = {"cluster": [], "indices": [{"names": [INDEX_PATTERN], "privileges": ["read", "write"]}]}
 READER = {"cluster": [], "indices": [{"names": [READ_ALIAS], "privileges": ["read"]}]}
-
-
-def records_filter(cutoff: datetime | None = None) -> dict[str, Any]:
-    """The filter of the read alias: no tombstones and, with a cut-off, nothing archived at or after it."""
-    query: dict[str, Any] = {"must_not": [{"term": {"deleted": True}}]}
-    if cutoff is not None:
-        query["filter"] = [{"range": {"archived_at": {"lt": cutoff.isoformat(timespec="milliseconds")}}}]
-    return {"bool": query}
 
 
 @dataclass(frozen=True, kw_only=True)

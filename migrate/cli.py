@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
@@ -23,8 +23,10 @@ from migrate.keys import wrap as wrapping
 from migrate.operations import OperationKind
 from migrate.progress import Progress
 from migrate.redaction import configure_logging
-from migrate.runner import Runner
 from migrate.stack import Project
+
+if TYPE_CHECKING:
+    from migrate.runner import Runner
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants and what they are made of (vendor).")
@@ -39,7 +41,12 @@ app.add_typer(verdict_app, name="verdict")
 app.add_typer(stack_app, name="stack")
 
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
+WaitSeconds = Annotated[
+    float, typer.Option("--wait", min=0, help="Seconds to wait for a key that is lost midway, before stopping.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+PATIENCE_SECONDS = 600.0
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -83,7 +90,8 @@ def tenant_create(
 ) -> None:
     """Make a tenant's record and stack, and bring it up (vendor)."""
     project = Project.find()
-    tenants.create(project, name=name, customer=customer, mode=mode, cloud=cloud, stamp=stamp, region=region)
+    said = {"customer": customer, "keyMode": mode, "cloud": cloud, "stamp": stamp, "region": region}
+    tenants.create(project, name, said)
     if up:
         _run(name, OperationKind.CREATE, None, as_json=as_json)
     else:
@@ -159,19 +167,20 @@ def enable(
     name: TenantName,
     mode: Annotated[str, typer.Option(help="The mode to move to.")] = "byok",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    wait: WaitSeconds = PATIENCE_SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Move a living tenant under the customer's own key (vendor)."""
     if dry_run:
         _print(_runner(name).preview(OperationKind.ENABLE, mode).model_dump(mode="json"), as_json, show.plan)
         return
-    _run(name, OperationKind.ENABLE, mode, as_json=as_json)
+    _run(name, OperationKind.ENABLE, mode, wait=wait, as_json=as_json)
 
 
 @app.command()
-def resume(name: TenantName, as_json: AsJson = False) -> None:
+def resume(name: TenantName, wait: WaitSeconds = PATIENCE_SECONDS, as_json: AsJson = False) -> None:
     """Go on with the tenant's unfinished operation; safe to run at any time (vendor)."""
-    operation = _runner(name, as_json=as_json).resume()
+    operation = _runner(name, wait=wait, as_json=as_json).resume()
     _print(tenants.report(Project.find(), operation), as_json, show.report)
 
 
@@ -249,12 +258,16 @@ def stack_render(name: TenantName, as_json: AsJson = False) -> None:
 # running --------------------------------------------------------------------------------------
 
 
-def _runner(name: str, *, as_json: bool = False) -> Runner:
-    return Runner(Project.find(), name, _teller(as_json=as_json))
+def _runner(name: str, *, wait: float = PATIENCE_SECONDS, as_json: bool = False) -> Runner:
+    from migrate.runner import Runner  # noqa: PLC0415 - a second of imports that only operations need
+
+    return Runner(Project.find(), name, _teller(as_json=as_json), patience=wait)
 
 
-def _run(name: str, kind: OperationKind, mode: str | None, *, as_json: bool) -> None:
-    operation = _runner(name, as_json=as_json).run(kind, mode)
+def _run(
+    name: str, kind: OperationKind, mode: str | None, *, wait: float = PATIENCE_SECONDS, as_json: bool = False
+) -> None:
+    operation = _runner(name, wait=wait, as_json=as_json).run(kind, mode)
     _print(tenants.report(Project.find(), operation), as_json, show.report)
 
 

@@ -69,7 +69,7 @@ def single_runner(folder: Path, tenant: str) -> Iterator[None]:
             raise RefusedInput(
                 f"tenant {tenant} is being worked on by process {lock.read().strip() or 'unknown'} on this host",
                 hint=f"watch it: keyshift status {tenant} --watch",
-                code="runner_busy",
+                code="runner-busy",
             ) from None
         lock.seek(0)
         lock.truncate()

@@ -37,7 +37,7 @@ class Live:
             raise RefusedInput(
                 f"tenant {name} has not been brought up yet",
                 hint=f"pulumi up -s tenant-{name}",
-                code="not_up",
+                code="not-up",
             )
         return cls(layout, outputs)
 
@@ -48,7 +48,7 @@ class Live:
             raise RefusedInput(
                 f"tenant {self.layout.tenant} serves nothing yet",
                 hint=f"keyshift tenant show {self.layout.tenant}",
-                code="serves_nothing",
+                code="serves-nothing",
             )
         return self.layout.serves
 
@@ -74,8 +74,11 @@ class Live:
 
     def search(self, id: str, audience: str = "admin") -> Elasticsearch:
         """A client of a deployment with the credentials of an audience, read from its secret."""
-        role: Role = "archive" if audience == "archive" else "runner"
-        return from_secret(self.client(role, "secretsmanager"), self.outputs["searches"][id]["secrets"][audience])
+        if (id, audience) not in self._clients:
+            role: Role = "archive" if audience == "archive" else "runner"
+            secret = self.outputs["searches"][id]["secrets"][audience]
+            self._clients[id, audience] = from_secret(self.client(role, "secretsmanager"), secret)
+        return self._clients[id, audience]
 
     def key_arn(self, id: str) -> str:
         return self.layout.key(id).arn or self.outputs["keys"][id]["arn"]

@@ -41,6 +41,18 @@ WRITERS: tuple[Role, ...] = ("archive",)
 """Who writes to a serving storage. The pipeline only reads it."""
 
 
+class KeyLost(Waiting):
+    """A customer's key that is in use cannot be used. It is waited for, and the step is done again."""
+
+    def __init__(self, tenant: str, key: str, said: str) -> None:
+        super().__init__(
+            f"the key {key} of tenant {tenant} cannot be used: KMS answered {said}",
+            waits_for=f"the key {key}",
+            hint=f"have it enabled, then: keyshift resume {tenant}",
+            code="key-unusable",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Moves:
     """The moves of one operation on one tenant. `folder` is the tenant's state folder."""
@@ -89,19 +101,30 @@ class Moves:
         return {"key": arn, "fingerprint": state.get("CurrentKeyMaterialId", "")}
 
     def _key_usable(self, wait: Wait) -> Found:
-        """Really uses the key, as the runner: DescribeKey alone would not show a missing right."""
-        arn = self.live.key_arn(wait.subject)
+        said = self.key_refusal(wait.subject)
+        if said:
+            raise KeyLost(self.live.layout.tenant, wait.subject, said)
+        return {"key": self.live.key_arn(wait.subject)}
+
+    def key_refusal(self, key: str) -> str:
+        """What KMS answers when the runner really uses the key, "" if it works.
+
+        DescribeKey alone would not show a missing right.
+        """
         try:
-            self.live.client("runner", "kms").generate_data_key(KeyId=arn, KeySpec="AES_256")
+            self.live.client("runner", "kms").generate_data_key(KeyId=self.live.key_arn(key), KeySpec="AES_256")
         except ClientError as error:
-            said = error.response.get("Error", {}).get("Message", "")
-            raise Waiting(
-                f"{wait.reason}: KMS answered {aws.code_of(error)} ({said})",
-                waits_for=f"the key {wait.subject}",
-                hint=f"have the key enabled, then: keyshift resume {self.live.layout.tenant}",
-                code="key-unusable",
-            ) from error
-        return {"key": arn}
+            return f"{aws.code_of(error)} ({error.response.get('Error', {}).get('Message', '').rstrip('.')})"
+        return ""
+
+    def lost_key(self) -> KeyLost | None:
+        """The first key in use that cannot be used now, with KMS's answer."""
+        layout = self.live.layout
+        made = self.live.outputs.get("keys", {})
+        for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key}):
+            if key in made and (said := self.key_refusal(key)):
+                return KeyLost(layout.tenant, key, said)
+        return None
 
     # copy and fill ----------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class Records:
             raise RefusedInput(
                 f"there is no tenant {name} (known: {known})",
                 hint=f"keyshift tenant create {name} --customer NAME",
-                code="unknown_tenant",
+                code="unknown-tenant",
             )
         return found
 
@@ -105,7 +105,7 @@ class Records:
             raise RefusedInput(
                 f"the tenant name {layout.tenant} is taken, or was and is archived; names are not used twice",
                 hint="keyshift tenant list",
-                code="tenant_exists",
+                code="tenant-exists",
             ) from error
 
     def advance(self, layout: Layout, fence: int) -> int:
@@ -165,7 +165,7 @@ class Records:
                 raise RefusedInput(
                     f"tenant {tenant} is being worked on by {row['lease_owner']} (lease until {until:%H:%M:%S} UTC)",
                     hint=f"watch it: keyshift status {tenant} --watch",
-                    code="lease_held",
+                    code="lease-held",
                 )
             fence = int(row["lease_fence"]) + 1
             taken = connection.execute(
@@ -185,7 +185,7 @@ class Records:
                 f"the lease on tenant {tenant} went to {row['lease_owner'] or 'nobody'} (fence {row['lease_fence']}, "
                 f"ours was {fence}); this runner stops and changes nothing more",
                 hint=f"keyshift status {tenant}",
-                code="lease_lost",
+                code="lease-lost",
             )
         return row
 

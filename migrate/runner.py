@@ -19,10 +19,10 @@ from typing import Any
 
 from migrate import durable
 from migrate.durable import Outcome
-from migrate.errors import KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.errors import CloudError, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.live import Live
 from migrate.log import Log
-from migrate.moves import Moves
+from migrate.moves import KeyLost, Moves
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan import plan
 from migrate.progress import Progress
@@ -33,6 +33,9 @@ from stacks.layout import Layout
 from stacks.record import connect
 
 RENEW_SECONDS = 15
+POLL_SECONDS = 2.0
+AFTERMATH_SECONDS = 60.0
+"""How long after a key is back what hangs on it (a locked search) may still refuse."""
 Tell = Callable[[str, Progress | None, float], None]
 """(step name, progress, seconds since the step began) -> None: what a person who watches is told."""
 
@@ -40,7 +43,8 @@ Tell = Callable[[str, Progress | None, float], None]
 class Runner:
     """Runs operations of one tenant."""
 
-    def __init__(self, project: Project, tenant: str, tell: Tell) -> None:
+    def __init__(self, project: Project, tenant: str, tell: Tell, *, patience: float = 0.0) -> None:
+        """`patience`: how many seconds a running step waits for a key that was lost, before it stops."""
         self.project = project
         self.records = Records(connect(project.home))
         self.tenant = self.records.tenant(tenant).name
@@ -49,6 +53,7 @@ class Runner:
         self.verdicts = Verdicts(self.folder)
         self.log = Log(self.folder)
         self._tell = tell
+        self._patience = patience
         self._fence = 0
 
     # what may be asked for --------------------------------------------------------------------
@@ -68,7 +73,7 @@ class Runner:
                     f"tenant {self.tenant} is in the middle of {unfinished.id} ({unfinished.state}, "
                     f"step {unfinished.step or 'none yet'})",
                     hint=f"go on with it: keyshift resume {self.tenant}",
-                    code="operation_unfinished",
+                    code="operation-unfinished",
                 )
             self.preview(kind, mode)
             operation = self.records.begin(tenant, kind, mode)
@@ -127,7 +132,7 @@ class Runner:
         self.records.note(operation_id, step=step, progress=None)
         self._tell(step, None, 0.0)
         try:
-            found = self._do(operation_id, step)
+            found = self._do_with_patience(operation_id, step)
         except Waiting as waiting:
             return Outcome(
                 state="waiting",
@@ -142,24 +147,56 @@ class Runner:
         self.records.result(operation_id, step, found)
         return Outcome(state="done")
 
+    def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
+        """Does a step; while it fails because a key in use is lost, waits for the key and does it again."""
+        until = time.monotonic() + self._patience
+        back = -AFTERMATH_SECONDS
+        while True:
+            try:
+                return self._do(operation_id, step)
+            except (CloudError, KeyLost) as error:
+                lost = error if isinstance(error, KeyLost) else self._moves(operation_id, step).lost_key()
+                if lost is not None:
+                    self._wait_for_key(operation_id, step, lost, until)
+                    back = time.monotonic()
+                elif time.monotonic() - back > AFTERMATH_SECONDS:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+    def _wait_for_key(self, operation_id: str, step: str, lost: KeyLost, until: float) -> None:
+        """Returns once no key in use is lost; raises KeyLost when the patience is over."""
+        self.log.append({"event": "waiting", "operation": operation_id, "step": step, "because": lost.message})
+        self.records.note(operation_id, state="waiting", message=lost.message, hint=lost.hint)
+        moves = self._moves(operation_id, step)
+        still: KeyLost | None = lost
+        while still is not None:
+            if time.monotonic() > until:
+                raise still
+            moves.report(Progress(move="wait", waiting=still.message))
+            time.sleep(POLL_SECONDS)
+            still = moves.lost_key()
+        self.records.note(operation_id, state="running", message=None, hint=None)
+
     def _do(self, operation_id: str, step: str) -> dict[str, Any]:
         phase_name, what = step.split("/", 1)
         phase = self._phase(operation_id, phase_name)
         if what == "up":
             return self._up(operation_id, phase)
-        moves = Moves(
-            live=Live(phase.layout, self.stack.outputs()),
+        moves = self._moves(operation_id, step)
+        number = int(what.split("-", 1)[0])
+        if number <= len(phase.waits):
+            return moves.wait(phase.waits[number - 1])
+        return moves.do(phase.moves[number - len(phase.waits) - 1])
+
+    def _moves(self, operation_id: str, step: str) -> Moves:
+        return Moves(
+            live=Live(self._phase(operation_id, step.split("/", 1)[0]).layout, self.stack.outputs()),
             operation=self.records.operation(operation_id),
             folder=self.folder,
             verdicts=self.verdicts,
             log=self.log,
             report=self._reporter(operation_id, step),
         )
-        number = int(what.split("-", 1)[0])
-        if number <= len(phase.waits):
-            return moves.wait(phase.waits[number - 1])
-        move = phase.moves[number - len(phase.waits) - 1]
-        return moves.do(move)
 
     def _phase(self, operation_id: str, name: str) -> Phase:
         phase = next(p for p in self._plan(operation_id).phases if p.name == name)
@@ -186,7 +223,7 @@ class Runner:
             raise KeyshiftError(
                 f"the program of tenant {self.tenant} ended before its last line in {operation_id}",
                 hint=f"look for what ended it: pulumi preview -s tenant-{self.tenant}",
-                code="program_incomplete",
+                code="program-incomplete",
             )
         if phase.layout.gate.jobs == "open" and self.records.operation(operation_id).jobs_closed_at:
             self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC))
@@ -205,7 +242,7 @@ class Runner:
                     f"the layout of tenant {self.tenant} would free something under the verdict {id}, "
                     f"which {'does not exist' if verdict is None else 'did not pass'}; nothing was changed",
                     hint=f"keyshift verdict list {self.tenant}",
-                    code="no_verdict",
+                    code="no-verdict",
                 )
 
     def _reporter(self, operation_id: str, step: str) -> Callable[[Progress], None]:

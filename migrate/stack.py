@@ -324,7 +324,7 @@ def judge(steps: list[Step], after: Layout) -> None:
             f"the preview of tenant {after.tenant} would {', '.join(wrong)}, which this phase does not ask for; "
             "nothing was changed",
             hint=f"look at it: pulumi preview -s tenant-{after.tenant} --diff",
-            code="unexpected_plan",
+            code="unexpected-plan",
         )
 
 

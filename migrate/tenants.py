@@ -11,7 +11,7 @@ from typing import Any
 from components import naming
 from migrate import archive, aws
 from migrate.copy.s3 import Side
-from migrate.errors import RefusedInput
+from migrate.errors import KeyshiftError, RefusedInput
 from migrate.index import aliases
 from migrate.intake import Ids
 from migrate.keys import imported, wrap
@@ -41,10 +41,12 @@ def folder(project: Project, name: str) -> Path:
 # tenants ----------------------------------------------------------------------------------------
 
 
-def create(project: Project, *, name: str, customer: str, mode: str, cloud: str, stamp: str, region: str) -> Data:
-    """A new tenant's record at generation 1, and its stack file. Raises RefusedInput; then nothing was made."""
+def create(project: Project, name: str, said: Mapping[str, str]) -> Data:
+    """A new tenant's record at generation 1, and its stack file. Raises RefusedInput; then nothing was made.
+
+    `said`: customer, keyMode, cloud, stamp and region, as they would stand below `keyshift:` in the stack file.
+    """
     try:
-        said = {"customer": customer, "keyMode": mode, "cloud": cloud, "stamp": stamp, "region": region}
         settings = config.parse(naming.tenant_stack(name), said)
     except ConfigError as error:
         raise RefusedInput(
@@ -164,7 +166,7 @@ def key_request(project: Project, name: str, into: Path) -> Data:
         raise RefusedInput(
             f"tenant {name} has no key that waits for its material",
             hint=f"keyshift key list {name}",
-            code="no_empty_key",
+            code="no-empty-key",
         )
     live = Live.find(project, name)
     requests = folder(project, name) / "key-requests"
@@ -186,7 +188,7 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
     tenant = records(project).tenant(name)
     if not tenant.layout.keys:
         raise RefusedInput(
-            f"tenant {name} has no key to import into", hint=f"keyshift key request {name}", code="no_empty_key"
+            f"tenant {name} has no key to import into", hint=f"keyshift key request {name}", code="no-empty-key"
         )
     wrapped = _read(file)
     live = Live.find(project, name)
@@ -286,12 +288,25 @@ class ArchiveClient:
         return key, len(archive.read(side, key) or b"")
 
     def search(self, query: str, limit: int = 10) -> Data:
-        """Searches the deployment that serves, through the read alias."""
+        """Searches the deployment that serves, through the read alias.
+
+        While the serving side is switched, the old one answers until the new one lets Archive in.
+        """
+        known = self._live
         live = self._current()
-        id = live.serves.search
-        found = aliases.search(live.search(id, "archive"), live.outputs["searches"][id]["read_alias"], query, limit)
+        try:
+            return self._found(live, query, limit)
+        except KeyshiftError:
+            if known is None or known.layout.serves == live.layout.serves:
+                raise
+            self._live = known
+            return self._found(known, query, limit)
+
+    def _found(self, live: Live, query: str, limit: int) -> Data:
+        unit = live.serves.search
+        found = aliases.search(live.search(unit, "archive"), live.outputs["searches"][unit]["read_alias"], query, limit)
         cutoff = live.layout.gate.search_cutoff
-        return {"tenant": self._name, "search": id, "cutoff": cutoff and cutoff.isoformat(), **asdict(found)}
+        return {"tenant": self._name, "search": unit, "cutoff": cutoff and cutoff.isoformat(), **asdict(found)}
 
     def _side(self) -> Side:
         live = self._current()

@@ -117,10 +117,11 @@ class Sandbox:
             stopped = [server for server in SERVERS if not processes[server.name].is_running]
             for server in stopped:
                 _refuse_taken(processes[server.name].port)
-            for server in stopped:
-                processes[server.name] = self._start(server, processes)
-                self._record(processes)
+            self._record(processes)
             try:
+                for server in stopped:
+                    processes[server.name] = self._start(server, processes)
+                    self._record(processes)
                 self._wait(processes)
             except BaseException:  # whatever it was, Ctrl-C included: half a sandbox is none
                 self._stop({server.name: processes[server.name] for server in stopped})
@@ -140,9 +141,10 @@ class Sandbox:
             return bool(running)
 
     def _stop(self, processes: Mapping[str, Process]) -> None:
-        for process in processes.values():
+        running = {name: process for name, process in processes.items() if process.is_running}
+        for process in running.values():
             _signal(process, signal.SIGTERM)
-        for name, process in processes.items():
+        for name, process in running.items():
             if not self._wait_for_end(process, STOP_SECONDS):
                 _kill_group(process)
                 if not self._wait_for_end(process, KILL_SECONDS):

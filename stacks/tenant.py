@@ -14,8 +14,9 @@ from components.aws.access import AUDIENCES, RUNNER, Place, Route, Tenancy, Tena
 from components.aws.key import ImportedKey, ImportedKeyArgs
 from components.aws.pipeline import Pipeline, PipelineArgs
 from components.aws.storage import DedicatedBucket, DedicatedBucketArgs
+from components.index import INDEX, READ_ALIAS, SECRET_AUDIENCES
 from components.retention import Retention
-from components.search import INDEX, READ_ALIAS, SECRET_AUDIENCES, SearchDeployment, SearchDeploymentArgs
+from components.search import SearchDeployment, SearchDeploymentArgs
 from stacks.errors import ConfigError
 from stacks.guard import verdict_hook
 from stacks.layout import Cloud, Key, KeyState, Layout, PipelineState, Search, Storage, StorageKind

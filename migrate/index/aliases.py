@@ -13,7 +13,7 @@ from typing import Any
 
 from elasticsearch import Elasticsearch
 
-from components.search import records_filter
+from components.index import records_filter
 from migrate.index.scan import search_errors
 
 

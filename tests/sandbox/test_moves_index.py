@@ -17,7 +17,7 @@ from aws_server import REGION, REPOSITORY, AwsServer, running_aws, until
 from elastic_server import running_elastic
 from elasticsearch import Elasticsearch
 
-from components.search import RECORDS_MAPPING, RECORDS_SETTINGS
+from components.index import RECORDS_MAPPING, RECORDS_SETTINGS
 from migrate import aws
 from migrate.archive import delete_record, import_path, write_record
 from migrate.copy.engine import Transfer, copy_pass

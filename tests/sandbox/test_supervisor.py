@@ -184,6 +184,17 @@ def test_a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running(
     assert {each.state for each in sandbox.status()} == {"down"}
 
 
+def test_without_an_emulator_it_says_what_to_run_and_can_be_reset(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYSHIFT_EMULATOR_PYTHON", str(sandbox.folder / "no-python"))
+    with pytest.raises(SandboxError, match="make setup"):
+        sandbox.up()
+    assert {each.state for each in sandbox.status()} == {"down"}
+    sandbox.reset()
+    assert not list(sandbox.folder.iterdir())
+
+
 def test_a_port_that_somebody_took_is_named(sandbox: Sandbox) -> None:
     sandbox.up()
     sandbox.down()

@@ -10,7 +10,8 @@ import pytest
 from components.aws.access import Place, Route, Tenancy, archive_policy, pipeline_policy, runner_policy
 from components.aws.key import ELASTIC_ORG_PATH, customer_key_policy, vendor_key_policy
 from components.aws.storage import bucket_policy
-from components.search import READER, WRITER, records_filter
+from components.index import records_filter
+from components.search import READER, WRITER
 
 ACCOUNT, REGION = "111122223333", "eu-west-1"
 RUNNER = f"arn:aws:iam::{ACCOUNT}:role/keyshift-acme-runner"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.search import RECORDS_MAPPING
+from components.index import RECORDS_MAPPING
 from components.worker.document import (
     ID_LIMIT_BYTES,
     RECORD_LIMIT_BYTES,
