@@ -22,7 +22,7 @@ from urllib.parse import quote
 import orjson
 from botocore.exceptions import ClientError
 
-from migrate.aws import code_of, explained, status_of
+from migrate.aws import code_of, explained, is_about_a_key, status_of
 from migrate.copy.s3 import Side, called, list_versions
 from migrate.errors import Conflict
 from migrate.intake import Attachment, Ids, Record, items, survey
@@ -92,11 +92,24 @@ def read(side: Side, key: str) -> bytes | None:
     try:
         answer = side.s3.get_object(Bucket=side.storage.bucket, Key=side.storage.prefix + key)
     except ClientError as error:
-        if code_of(error) == "NoSuchKey":
+        if _is_absent(side, key, error):
             return None
         raise
     with closing(answer["Body"]) as body:
         return body.read()
+
+
+def _is_absent(side: Side, key: str, error: ClientError) -> bool:
+    """Whether a read failed because there is no object now.
+
+    S3 answers 403 instead of 404 to a role that may list one prefix only (API_GetObject, Permissions).
+    """
+    if status_of(error) == 404:
+        return True
+    if status_of(error) != 403 or is_about_a_key(error):
+        return False
+    newest = next((entry for entry in list_versions(side, key) if entry.key == key), None)
+    return newest is None or newest.is_delete_marker
 
 
 # one object -----------------------------------------------------------------------------------
@@ -143,7 +156,7 @@ def _current(side: Side, item: Record | Attachment) -> _Current:
     try:
         answer = side.s3.get_object(**place, ChecksumMode="ENABLED")
     except ClientError as error:
-        if status_of(error) == 404:
+        if _is_absent(side, item.key, error):
             return _Current({"IfNoneMatch": "*"}, _last_revision(side, item.key), None)
         raise explained(error, f"reading {side.storage}{item.key}") from error
     with closing(answer["Body"]) as body:

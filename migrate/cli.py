@@ -16,7 +16,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from migrate import show, tenants
+from migrate import failures, show, tenants
 from migrate.errors import KeyshiftError
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
@@ -28,7 +28,13 @@ from migrate.stack import Project
 if TYPE_CHECKING:
     from migrate.runner import Runner
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
+)
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants and what they are made of (vendor).")
 key_app = typer.Typer(no_args_is_help=True, help="Customer keys: request, wrap, upload, list.")
 archive_app = typer.Typer(no_args_is_help=True, help="What the Archive service does (vendor).")
@@ -57,17 +63,25 @@ def main() -> None:
     configure_logging()
     try:
         app()
-    except KeyshiftError as error:
-        if "--json" in sys.argv:
-            out.print_json(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person gets a sentence and not a traceback
+        structlog.get_logger().debug("stopped", exc_info=error)
+        raise SystemExit(_told(failures.explained(error), as_json="--json" in sys.argv)) from None
+
+
+def _told(error: KeyshiftError, *, as_json: bool) -> int:
+    """Says what went wrong, once; returns the exit code."""
+    show.clear_line(err)
+    if as_json:
+        out.print_json(json.dumps({"error": {"code": error.code, "message": error.message, "hint": error.hint}}))
+    else:
         err.print(f"keyshift: {show.kind_of(error)}: {error.message}", markup=False)
         if error.hint:
             err.print(f"keyshift: hint: {error.hint}", markup=False)
-        structlog.get_logger().info("stopped", code=error.code, message=error.message)
-        raise SystemExit(error.exit_code) from None
+    return error.exit_code
 
 
 def _print(value: Any, as_json: bool, people: Callable[[Any], object]) -> None:
+    show.clear_line(err)
     if as_json:
         out.print_json(json.dumps(value, default=str))
     else:
@@ -192,13 +206,16 @@ def status(
 ) -> None:
     """Tell where a tenant and its operation stand; reads only (vendor)."""
     project = Project.find()
-    last = None
+    last: dict[str, Any] = {}
+    ticker = show.Ticker(out)
     while True:
         now = tenants.status(project, name)
-        if now != last:
+        if now != last and (as_json or not show.is_only_progress(last, now)):
             _print(now, as_json, show.status)
+        elif now != last:
+            ticker(now["operation"]["step"], *show.progress_of(now["operation"]))
         last = now
-        if not watch or (now["operation"] or {}).get("state") != "running":
+        if not watch or now["worked_on_by"] is None:
             return
         time.sleep(0.5)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Live:
 
     layout: Layout
     outputs: dict[str, Any]
+    _clients: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def find(cls, project: Project, name: str) -> Live:
@@ -55,10 +56,6 @@ class Live:
     @cached_property
     def operator(self) -> boto3.Session:
         return aws.operator(self.layout.region)
-
-    @cached_property
-    def _clients(self) -> dict[tuple[str, str], Any]:
-        return {}
 
     def client(self, role: Role, service: str) -> Any:
         """A shared client of `service` as one of the tenant's roles."""

@@ -227,27 +227,31 @@ _PLANNERS = {
 
 
 def _refuse_unfit_enable(request: Request, layout: Layout) -> None:
-    mode = Mode(request.mode or Mode.BYOK)
+    mode = request.mode or Mode.BYOK
     if mode not in OFFERED[layout.cloud]:
         offered = ", ".join(sorted(m for m in OFFERED[layout.cloud] if m is not Mode.STANDARD))
         raise RefusedInput(
             f"tenant {layout.tenant} is on {layout.cloud}, which does not offer the mode {mode}",
-            hint=f"choose one of: {offered}",
+            hint=f"choose one of {offered}: keyshift enable {layout.tenant} --mode {Mode.BYOK}",
+            code="mode-not-offered",
         )
     if layout.mode is not Mode.STANDARD:
         raise RefusedInput(
-            f"tenant {layout.tenant} is already in mode {layout.mode}; enable starts from standard",
+            f"tenant {layout.tenant} is already in mode {layout.mode}; enable starts from {Mode.STANDARD}",
             hint=f"see what serves: keyshift tenant show {layout.tenant}",
+            code="not-standard",
         )
-    if mode is not Mode.BYOK:
+    if mode != Mode.BYOK:
         raise RefusedInput(
-            f"enable to {mode} is not built yet on {layout.cloud}; only byok is",
-            hint=f"keyshift enable {layout.tenant} --mode byok",
+            f"this version cannot enable the mode {mode} yet, only {Mode.BYOK}",
+            hint=f"keyshift enable {layout.tenant} --mode {Mode.BYOK}",
+            code="mode-not-built",
         )
     if layout.serves is None:
         raise RefusedInput(
             f"tenant {layout.tenant} serves nothing yet, so there is nothing to move",
             hint=f"keyshift tenant show {layout.tenant}",
+            code="serves-nothing",
         )
 
 

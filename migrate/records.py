@@ -102,11 +102,12 @@ class Records:
         try:
             return record.insert(self._engine, layout)
         except record.NameTaken as error:
-            raise RefusedInput(
-                f"the tenant name {layout.tenant} is taken, or was and is archived; names are not used twice",
-                hint="keyshift tenant list",
-                code="tenant-exists",
-            ) from error
+            raise _taken(layout.tenant) from error
+
+    def refuse_taken(self, name: str) -> None:
+        """Raises RefusedInput when the name was ever used."""
+        if record.find(self._engine, name) is not None:
+            raise _taken(name)
 
     def advance(self, layout: Layout, fence: int) -> int:
         """Makes `layout` the tenant's layout under a new generation; the same layout keeps its number.
@@ -146,6 +147,10 @@ class Records:
                     .values(lease_owner=None, lease_until=None)
                 )
 
+    def worker(self, tenant: str) -> str | None:
+        """Who holds the lease on a tenant now, or None. Reads only."""
+        return _holder(self.tenant(tenant))
+
     def renew(self, tenant: str, fence: int) -> None:
         """Raises Conflict when the lease has gone to somebody else."""
         with self._engine.begin() as connection:
@@ -157,25 +162,28 @@ class Records:
             )
 
     def _take(self, tenant: str, owner: str) -> int:
-        self.tenant(tenant)
+        held = self.tenant(tenant)
+        holder = _holder(held)
+        if holder is not None:
+            raise RefusedInput(
+                f"tenant {tenant} is being worked on by {holder} (lease until {held.lease_until:%H:%M:%S} UTC)",
+                hint=f"watch it: keyshift status {tenant} --watch",
+                code="lease-held",
+            )
+        fence = held.lease_fence + 1
         with self._engine.begin() as connection:
-            row = connection.execute(sql.select(TENANTS).where(TENANTS.c.name == tenant)).mappings().one()
-            until = _instant(row["lease_until"])
-            if row["lease_owner"] and until and until > datetime.now(UTC) and not _is_dead_here(row["lease_owner"]):
-                raise RefusedInput(
-                    f"tenant {tenant} is being worked on by {row['lease_owner']} (lease until {until:%H:%M:%S} UTC)",
-                    hint=f"watch it: keyshift status {tenant} --watch",
-                    code="lease-held",
-                )
-            fence = int(row["lease_fence"]) + 1
             taken = connection.execute(
                 TENANTS.update()
-                .where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == row["lease_fence"])
+                .where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == held.lease_fence)
                 .values(lease_owner=owner, lease_fence=fence, lease_until=_text(datetime.now(UTC) + LEASE))
             )
-            if taken.rowcount != 1:
-                raise RefusedInput(f"another runner has just taken tenant {tenant}", hint=f"keyshift status {tenant}")
-            return fence
+        if taken.rowcount != 1:
+            raise RefusedInput(
+                f"another runner has just taken tenant {tenant}",
+                hint=f"watch it: keyshift status {tenant} --watch",
+                code="lease-held",
+            )
+        return fence
 
     @staticmethod
     def _held(connection: sql.Connection, tenant: str, fence: int) -> sql.RowMapping:
@@ -258,6 +266,22 @@ class Records:
             connection.execute(
                 OPERATIONS.update().where(OPERATIONS.c.id == operation).values(results=json.dumps(results))
             )
+
+
+def _taken(name: str) -> RefusedInput:
+    return RefusedInput(
+        f"the tenant name {name} is taken, or was and is archived; names are not used twice",
+        hint="choose another name; these are taken: keyshift tenant list",
+        code="tenant-exists",
+    )
+
+
+def _holder(tenant: TenantRecord) -> str | None:
+    """The owner of the tenant's lease while it lives: not run out, and no dead process of this host."""
+    owner, until = tenant.lease_owner, tenant.lease_until
+    if owner is None or until is None or until <= datetime.now(UTC) or _is_dead_here(owner):
+        return None
+    return owner
 
 
 def _is_dead_here(owner: str) -> bool:

@@ -14,28 +14,45 @@ SECRET_NAME = re.compile(
     r"(?i)(pass(word|phrase)|secret|token|api[-_]?key|authorization|credential|wrapped|material|private)"
 )
 SECRET_TEXT = re.compile(
-    r"(?i)((?:password|token|secret|api[-_]?key|authorization)[\"']?\s*[:=]\s*[\"']?)([^\s\"',}]+)"
-    r"|((?:ApiKey|Bearer|Basic)\s+)([A-Za-z0-9+/=_.-]{12,})"
+    r"""(?ix)
+    (?P<before>
+      (?:pass(?:word|phrase) | token | secret (?:[-_]?access[-_]?key)? | secretstring | api[-_]?key
+        | authorization | x-amz-signature)
+      \\?["']? \s* [:=] \s*                 # a name, maybe quoted, then its value
+      | \b (?:ApiKey | Bearer | Basic) \s+   # the schemes of an Authorization header
+      | :// [^\s:/@]* :                      # the password of a URL
+    )
+    (?: "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | (?:(?:ApiKey|Bearer|Basic|AWS4-HMAC-SHA256)\s+)? \S+ )
+    """
 )
+BYTES_TEXT = re.compile(r"""\bb(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 MASK = "[redacted]"
 
 
 def redact_text(text: str) -> str:
-    """The text with what follows a secret's name, and every authorization value, masked."""
-    return SECRET_TEXT.sub(lambda m: (m[1] or m[3]) + MASK, text)
+    """The text with what follows a secret's name, every authorization value and every bytes literal masked."""
+    return SECRET_TEXT.sub(lambda found: found["before"] + MASK, BYTES_TEXT.sub(MASK, text))
 
 
 def redact(value: Any, name: str = "") -> Any:
-    """A copy of any JSON-like value without secrets; bytes are never let through."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return MASK
-    if SECRET_NAME.search(name) and value is not None and not isinstance(value, bool | int | dict):
-        return MASK
+    """A copy of any value as JSON can hold it, without secrets; bytes are never let through.
+
+    What lies below a secret's name is masked at any depth; numbers and booleans are no secrets.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return value
     if isinstance(value, dict):
-        return {key: redact(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+        is_secret = SECRET_NAME.search(name) is not None
+        return {_named(key): redact(item, name if is_secret else str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
         return [redact(item, name) for item in value]
-    return redact_text(value) if isinstance(value, str) else value
+    if isinstance(value, bytes | bytearray | memoryview) or SECRET_NAME.search(name):
+        return MASK
+    return redact_text(str(value))
+
+
+def _named(key: Any) -> str:
+    return MASK if isinstance(key, bytes) else redact_text(str(key))
 
 
 def _redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -44,19 +61,18 @@ def _redact_event(_logger: Any, _method: str, event: MutableMapping[str, Any]) -
     return event
 
 
-class _RedactingFilter(logging.Filter):
-    """The same for records of libraries that use the standard logging module."""
+class _RedactingFormatter(logging.Formatter):
+    """The same for libraries that use the standard logging module: the whole line, its traceback included."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact_text(record.getMessage()), None
-        return True
+    def format(self, record: logging.LogRecord) -> str:
+        return redact_text(super().format(record))
 
 
 def configure_logging() -> None:
     """JSON lines to stderr from KEYSHIFT_LOG (a level name; default: only warnings)."""
     level = logging.getLevelName(os.environ.get("KEYSHIFT_LOG", "WARNING").upper())
     handler = logging.StreamHandler()
-    handler.addFilter(_RedactingFilter())
+    handler.setFormatter(_RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     structlog.configure(
         processors=[

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from migrate import durable
+from migrate import durable, failures
 from migrate.durable import Outcome
-from migrate.errors import CloudError, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
@@ -112,7 +112,14 @@ class Runner:
     def _walk(self, operation: Operation) -> Operation:
         self.records.note(operation.id, state="running", message=None, hint=None)
         steps = [name for phase in self._plan(operation.id).phases for name in step_names(phase)]
-        outcome = durable.walk(self.folder, self.tenant, operation.id, steps, self._act)
+        try:
+            outcome = durable.walk(self.folder, self.tenant, operation.id, steps, self._act)
+        except Conflict:
+            raise  # the lease is somebody else's, and so is the operation's state
+        except Exception as error:
+            failed = failures.explained(error)
+            self.records.note(operation.id, state="failed", message=failed.message, hint=failed.hint)
+            raise
         if outcome["state"] == "done":
             self.records.note(operation.id, state="done", ended_at=datetime.now(UTC), message=None, hint=None)
             self.log.append({"event": "operation-done", "operation": operation.id})
@@ -141,9 +148,12 @@ class Runner:
                 code=waiting.code,
                 waits_for=waiting.waits_for,
             )
-        except KeyshiftError as error:
-            self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": error.code})
-            return Outcome(state="failed", message=error.message, hint=error.hint, code=error.code)
+        except Exception as error:
+            failed = failures.understood(error)
+            if failed is None:
+                raise
+            self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": failed.code})
+            return Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
         self.records.result(operation_id, step, found)
         return Outcome(state="done")
 

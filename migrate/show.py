@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.control import Control
+from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
@@ -90,7 +92,8 @@ class Ticker:
         self._last = now
         line = f"{clock}  {progress_text(progress, seconds)}"
         if self._console.is_terminal:
-            self._console.print(f"\r\x1b[2K{line}", end="", markup=False, soft_wrap=True)
+            clear_line(self._console)
+            self._console.print(line[: self._console.width - 1], end="", markup=False)
             self._open = True
         else:
             self._console.print(line, markup=False)
@@ -99,6 +102,12 @@ class Ticker:
         if self._open:
             self._console.print()
             self._open = False
+
+
+def clear_line(console: Console) -> None:
+    """Takes away a line of progress that was left open, so that what follows begins on a line of its own."""
+    if console.is_terminal:
+        console.control(Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2)))
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
@@ -229,12 +238,31 @@ def status(data: Data) -> RenderableType:
     ]
     if operation is None:
         return _pairs([*head, ("operation", "none")])
-    rows = [*head, ("operation", f"{operation['id']}: {operation['state']}"), ("step", operation["step"])]
+    is_cut_off = operation["state"] == "running" and data["worked_on_by"] is None
+    state = "cut off; nobody works on it" if is_cut_off else operation["state"]
+    rows = [*head, ("operation", f"{operation['id']}: {state}"), ("step", operation["step"])]
     if operation["progress"]:
-        rows.append(("progress", progress_text(Progress(**operation["progress"]), operation["progress_seconds"])))
+        rows.append(("progress", progress_text(*progress_of(operation))))
     if operation["message"]:
         rows += [("because", operation["message"]), ("next", operation["hint"])]
+    elif is_cut_off:
+        rows.append(("next", f"keyshift resume {data['tenant']}"))
     return _pairs(rows)
+
+
+def is_only_progress(before: Data, now: Data) -> bool:
+    """Whether two looks at a status differ in nothing but how far the step is."""
+    if not before or not before["operation"] or not now["operation"] or not now["operation"]["progress"]:
+        return before == now
+    same = {"progress": None}
+    return {**before, "operation": before["operation"] | same} == {**now, "operation": now["operation"] | same}
+
+
+def progress_of(operation: Data) -> tuple[Progress, float]:
+    """The stored progress of a step, and the seconds that it had taken by then."""
+    kept = dict(operation["progress"])
+    seconds = kept.pop("seconds")
+    return Progress(**kept), seconds
 
 
 def report(data: Data) -> RenderableType:

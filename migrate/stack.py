@@ -54,6 +54,11 @@ class Step:
 class DetachedCommand(PulumiCommand):
     """`pulumi` in its own session, stdout and stderr to files, so that it outlives its caller."""
 
+    def __init__(self) -> None:
+        beside = Path(sys.executable).parent
+        # An unactivated environment's own engine comes first, as in `run`.
+        super().__init__(root=str(beside.parent) if (beside / "pulumi").exists() else None)
+
     def run(
         self,
         args: list[str],
@@ -122,6 +127,15 @@ class Project:
         return {"PULUMI_BACKEND_URL": backend, "PULUMI_SKIP_UPDATE_CHECK": "true"}
 
 
+def brought_up(project: Project) -> set[str]:
+    """The names of the project's stacks that hold something."""
+    with _told("listing the stacks"):
+        workspace = automation.LocalWorkspace(
+            work_dir=str(project.root), pulumi_command=DetachedCommand(), env_vars=project.environment()
+        )
+        return {stack.name for stack in workspace.list_stacks() if stack.resource_count}
+
+
 class Stack:
     """One Pulumi stack: its file, its previews and ups, and the recovery of what a kill left."""
 
@@ -131,12 +145,18 @@ class Stack:
         self._environment = project.environment()
         self._command = DetachedCommand()
         self._stack: automation.Stack | None = None
+        self._outputs: dict[str, Any] | None = None
 
     # the stack file ------------------------------------------------------------------------
 
     @property
     def file(self) -> Path:
         return self.project.root / f"Pulumi.{self.name}.yaml"
+
+    def make(self) -> None:
+        """Makes the stack in the backend, empty; one that is there stays as it is."""
+        with _told(f"making {self.name}"):
+            self._select()
 
     def render(self, layout: Layout, generation: int) -> None:
         """Writes the layout into the stack file, atomically; keeps whatever else stands there."""
@@ -172,14 +192,28 @@ class Stack:
         return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
 
     def up(self, *, fence: int | None = None, plan_file: Path | None = None) -> None:
-        """`pulumi up`, constrained by the plan when one is named. Raises CloudError when it fails."""
-        with self._fenced(fence) as stack, _told(f"up of {self.name}"):
-            stack.up(plan=str(plan_file) if plan_file else None, show_secrets=False, color="never")
+        """`pulumi up`, constrained by the plan when one is named. Raises CloudError when it fails.
+
+        By the command itself: `Stack.up` calls the CLI three times more, for outputs with their secrets and a history.
+        """
+        self._outputs = None
+        arguments = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--color", "never"]
+        if plan_file:
+            arguments += ["--plan", str(plan_file)]
+        with self._fenced(fence), _told(f"up of {self.name}"):
+            self._cli(*arguments)
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs; a secret one is not among them."""
-        with _told(f"outputs of {self.name}"):
-            return {name: output.value for name, output in self._select().outputs().items() if not output.secret}
+        """The stack's outputs, a secret one as `[secret]`. Kept until the next `up` of this object."""
+        held = self._outputs
+        if held is None:
+            with _told(f"outputs of {self.name}"):
+                held = self._outputs = json.loads(self._cli("stack", "output", "--json").stdout)
+        return held
+
+    def _cli(self, *arguments: str) -> CommandResult:
+        environment = self._select().workspace.env_vars
+        return self._command.run([*arguments, "--stack", self.name], str(self.project.root), environment)
 
     # recovery -------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from migrate.keys import imported, wrap
 from migrate.live import Live
 from migrate.progress import Report
 from migrate.records import Operation, Records
-from migrate.stack import Project, Stack
+from migrate.stack import Project, Stack, brought_up
 from migrate.verdict import Verdict, Verdicts
 from stacks import config
 from stacks.errors import ConfigError
@@ -54,8 +54,16 @@ def create(project: Project, name: str, said: Mapping[str, str]) -> Data:
         ) from error
     if not isinstance(settings, config.TenantSettings):
         raise RefusedInput(f"{name} is no tenant's name", hint="keyshift tenant create --help", code="tenant-input")
-    layout = first_layout(settings)
-    records(project).create(layout)
+    if settings.stamp not in brought_up(project):
+        raise RefusedInput(
+            f"tenant {name} should sit on {settings.stamp}, which has not been brought up in this project",
+            hint=f"pulumi stack init {settings.stamp}, then pulumi up -s {settings.stamp}",
+            code="no-stamp",
+        )
+    held = records(project)
+    held.refuse_taken(name)
+    Stack(project, naming.tenant_stack(name)).make()  # first, because it is what can fail
+    held.create(first_layout(settings))
     render(project, name)
     return describe(project, name)
 
@@ -101,6 +109,7 @@ def status(project: Project, name: str) -> Data:
         "generation": tenant.generation,
         "jobs": gate.jobs,
         "searches": f"archived before {gate.search_cutoff}" if gate.search_cutoff else "all",
+        "worked_on_by": held.worker(name),
         "operation": last
         and {
             "id": last.id,
@@ -272,6 +281,7 @@ class ArchiveClient:
         self._project = project
         self._name = name
         self._live: Live | None = None
+        self._before: Live | None = None
 
     def write(self, type: str, id: str, data: Mapping[str, Any]) -> int:
         """Archives a record; returns its revision. Raises CloudError when the cloud refuses."""
@@ -292,15 +302,13 @@ class ArchiveClient:
 
         While the serving side is switched, the old one answers until the new one lets Archive in.
         """
-        known = self._live
         live = self._current()
         try:
             return self._found(live, query, limit)
         except KeyshiftError:
-            if known is None or known.layout.serves == live.layout.serves:
+            if self._before is None:
                 raise
-            self._live = known
-            return self._found(known, query, limit)
+            return self._found(self._before, query, limit)
 
     def _found(self, live: Live, query: str, limit: int) -> Data:
         unit = live.serves.search
@@ -316,7 +324,7 @@ class ArchiveClient:
         """The tenant as the record has it now; the stack's outputs are read anew only when it changed."""
         layout = records(self._project).tenant(self._name).layout
         if self._live is None or self._live.layout.serves != layout.serves:
-            self._live = Live.find(self._project, self._name)
+            self._before, self._live = self._live, Live.find(self._project, self._name)
         elif self._live.layout != layout:
             self._live = replace(self._live, layout=layout)
         return self._live

@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import random
+import secrets
 import shlex
 import shutil
 import signal
@@ -44,7 +45,7 @@ LOG_LINES = 20
 _POLL_SECONDS = 0.05
 
 # What `reset` may delete. Anything else in the folder is somebody's own.
-_OWNED = ("aws", "bin", "elastic", "env", "logs", "sandbox.json", "state", "tmp")
+_OWNED = ("aws", "bin", "elastic", "env", "logs", "passphrase", "sandbox.json", "state", "tmp")
 
 
 class SandboxError(Exception):
@@ -191,6 +192,7 @@ class Sandbox:
             "EC_API_KEY": key.read_text(encoding="utf-8").strip(),
             "EC_ENDPOINT": f"http://{HOST}:{processes['elastic'].port}",
             "PATH": _with_first(str(self.folder / "bin"), os.environ.get("PATH", os.defpath)),
+            "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase"),
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
@@ -305,6 +307,9 @@ class Sandbox:
             # -P: the plugin runs in the program's folder, whose modules must not stand before the standard library's
             command = f'exec {shlex.quote(sys.executable)} -P -m sandbox.provider {package} "$@"'
             _write(folder / f"pulumi-resource-{package}", f"#!/bin/sh\n{command}\n", mode=0o755)
+        passphrase = self.folder / "passphrase"
+        if not passphrase.exists():
+            _write(passphrase, secrets.token_urlsafe(32), mode=0o600)
         _write(self.folder / "env", self.exports(), mode=0o600)
 
     # Watching and stopping

@@ -157,5 +157,10 @@ def _sentences(error: ValidationError) -> str:
     for one in error.errors():
         place = ".".join(str(part) for part in one["loc"])
         reason = one["msg"].removeprefix("Value error, ")
+        if place == "customer" and one["type"] == "string_pattern_mismatch":
+            reason = (
+                f"{one['input']!r} must be 3 to 32 lower-case letters, digits and hyphens, "
+                "begin with a letter and end with a letter or digit"
+            )
         found.append(f"{place}: {reason}" if place else reason)
     return "; ".join(found)

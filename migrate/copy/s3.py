@@ -87,6 +87,7 @@ class Description:
     headers: Mapping[str, str]
     key_arn: str | None
     bucket_key: bool
+    tag_count: int
 
 
 def prepare(s3: Any) -> Any:
@@ -169,6 +170,7 @@ def describe(side: Side, key: str, version_id: str) -> Description:
         headers={name: str(head[name]) for name in CONTENT_HEADERS if head.get(name)},
         key_arn=head.get("SSEKMSKeyId"),
         bucket_key=head.get("BucketKeyEnabled", False),
+        tag_count=head.get("TagCount", 0),
     )
 
 
@@ -181,7 +183,7 @@ def full_checksum(answer: Mapping[str, Any]) -> str | None:
 
 
 def tags(side: Side, key: str, version_id: str) -> dict[str, str]:
-    """The object tags of one version. HEAD only counts them."""
+    """The object tags of one version. HEAD only counts them, and only for who may read them."""
     answer = called(
         f"reading the tags of {side.storage}{key}",
         side.s3.get_object_tagging,

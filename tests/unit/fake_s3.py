@@ -200,6 +200,7 @@ class FakeS3:
             "SSEKMSKeyId": version.key_arn,
             "BucketKeyEnabled": version.bucket_key,
             "ChecksumType": version.checksum_type,
+            **({"TagCount": len(version.tags)} if version.tags else {}),
             **version.headers,
         }
         if version.checksum:

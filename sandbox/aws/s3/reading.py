@@ -31,7 +31,21 @@ async def head_object(call: Call) -> Answer:
     if _wants_checksum(call.request):
         # API_HeadObject: with ChecksumMode the caller needs kms:Decrypt. A plain HEAD asks KMS nothing.
         require_key(call, record)
-    return _shown(call.request, answer.with_headers(counted), record, span, b"")
+    return _shown(call.request, answer.with_headers({**counted, **_tag_count(call)}), record, span, b"")
+
+
+def _tag_count(call: Call) -> dict[str, str]:
+    """API_HeadObject: the number of tags, if any, for a caller who may read them."""
+    request = call.request
+    stored = call.services.store.version(call.owner, request.bucket, request.key, request.version_id)
+    tags = call.services.store.tags(call.owner, request.bucket, request.key, stored) if stored else {}
+    if not tags:
+        return {}
+    try:
+        call.require("s3:GetObjectVersionTagging" if request.version_id else "s3:GetObjectTagging")
+    except S3Error:
+        return {}
+    return {"x-amz-tagging-count": str(len(tags))}
 
 
 def stored_object(call: Call) -> tuple[Answer, Record | None]:

@@ -1,0 +1,355 @@
+"""The main job on real servers: a living tenant is moved under its customer's key, looked at from all sides.
+
+One move for the whole file: `move` carries it out and notes what was seen on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import moved
+import pytest
+from cloud import Cloud, Done, Key, Tenant, records, until
+from moved import Home, refused_with
+
+from migrate import archive
+
+JOBS = Path(__file__).with_name("archive_jobs.py")
+STEP_SECONDS = 180
+LATE = "records/late/after-the-cut-off.json"
+LATE_WORD = "Zyzzyva"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What was seen while the gate was closed and the runner stood still."""
+
+    search: Mapping[str, Any]
+    late_search: Mapping[str, Any]
+    late_is_indexed: bool
+    alias_filter: Mapping[str, Any]
+    refusals: Mapping[str, str]
+    status: Mapping[str, Any]
+    destroy: Done
+    preview: Done
+
+
+@dataclass(frozen=True)
+class Move:
+    tenant: Tenant
+    key: Key
+    home: Home
+    preview_before: Done
+    untouched: tuple[Any, Any]
+    """Everything that exists, before and after the dry run."""
+    dry_run: Mapping[str, Any]
+    frozen: Frozen
+    report: Mapping[str, Any]
+    attempts: list[Mapping[str, Any]]
+    search_before: Mapping[str, Any]
+
+    @property
+    def added(self) -> dict[str, Any]:
+        """What was archived while the move ran: by the job, and the one record after the cut-off."""
+        written = [one for one in self.attempts if one["did"] == "write" and not one["code"]]
+        by_job = {f"records/jobs/{one['id']}.json": {"number": int(one["id"][4:])} for one in written}
+        return {**by_job, LATE: {"word": LATE_WORD}}
+
+
+@pytest.fixture(scope="module")
+def move(cloud: Cloud) -> Iterator[Move]:
+    tenant = _living_tenant(cloud)
+    key = cloud.give_key(tenant.name)
+    home = moved.home_of(tenant)
+    preview_before = tenant.pulumi("preview", "--expect-no-changes")
+    before = _everything(tenant)
+    dry_run = tenant.keyshift("enable", "--dry-run", "--json").json()
+    untouched = (before, _everything(tenant))
+    search_before = tenant.keyshift("search", "Boeing", "--json").json()
+    with _jobs(tenant) as attempts:
+        runner = cloud.start("keyshift", "enable", tenant.name, "--json")
+        try:
+            frozen = _look_while_frozen(tenant, runner)
+        finally:
+            runner.send_signal(signal.SIGCONT)
+            out, err = runner.communicate(timeout=STEP_SECONDS)
+        assert runner.returncode == 0, f"{out}\n{err}"
+        accepted = len(_accepted(attempts()))
+        until(lambda: len(_accepted(attempts())) > accepted, "jobs to go on after the move", 60)
+    yield Move(
+        tenant, key, home, preview_before, untouched, dry_run, frozen, json.loads(out), attempts(), search_before
+    )
+    tenant.shut_down()
+
+
+def _living_tenant(cloud: Cloud) -> Tenant:
+    """With a history: second revisions, a deleted record, one that came back, tags, headers, an open upload."""
+    tenant = cloud.tenant("move")
+    tenant.import_(records=records(revision=2))
+    side = tenant.storage("s1", "archive")
+    for id in ("p001", "p002"):
+        archive.delete_record(side, "people", id)
+    archive.write_record(side, "people", "p002", {"name": "Person 2 of Boeing", "note": "came back"})
+    place = {"Bucket": side.storage.bucket, "Key": f"{side.storage.prefix}attachments/.hidden"}
+    side.s3.put_object_tagging(**place, Tagging={"TagSet": [{"Key": "legal hold", "Value": "yes: Zürich + 1"}]})
+    metadata = {"archived-at": "2024-02-29T12:00:00.000Z", "revision": "1"}
+    letter = {**place, "Key": f"{side.storage.prefix}attachments/letter.html"}
+    headers = {"ContentType": "text/html; charset=utf-8", "CacheControl": "no-store", "ContentLanguage": "de"}
+    side.s3.put_object(**letter, Body=b"<p>Z\xc3\xbcrich", Metadata=metadata, ChecksumAlgorithm="SHA256", **headers)
+    upload = side.s3.create_multipart_upload(**place)
+    side.s3.upload_part(**place, UploadId=upload["UploadId"], PartNumber=1, Body=b"begun before the freeze")
+    tenant.expected += 1 - 1  # the letter came, one record went
+    tenant.wait_until_indexed(tenant.expected)
+    return tenant
+
+
+def _everything(tenant: Tenant) -> Any:
+    """All that a dry run could have changed."""
+    state = tenant.pulumi("stack", "export").out
+    file = (tenant.cloud.project / f"Pulumi.{tenant.stack}.yaml").read_bytes()
+    with sqlite3.connect(tenant.cloud.home / "keyshift.db") as database:
+        rows = [database.execute(f"SELECT * FROM {table}").fetchall() for table in ("tenants", "operations")]
+    folders = sorted(path.relative_to(tenant.folder).as_posix() for path in tenant.folder.rglob("*"))
+    hashes = [hashlib.sha256(part).hexdigest() for part in (state.encode(), file)]
+    return moved.resources(tenant), hashes, rows, folders
+
+
+@contextmanager
+def _jobs(tenant: Tenant) -> Iterator[Any]:
+    """The Archive service at work until the block ends; gives a function that reads its attempts so far."""
+    file = tenant.cloud.folder / f"{tenant.name}-jobs.jsonl"
+    file.touch()
+    process = subprocess.Popen(
+        [sys.executable, str(JOBS), tenant.name, str(file)], cwd=tenant.cloud.project, env=tenant.cloud.environment
+    )
+
+    def attempts() -> list[Mapping[str, Any]]:
+        return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    try:
+        until(lambda: _accepted(attempts()), "a job's first write", 60)
+        yield attempts
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _accepted(attempts: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [one for one in attempts if one["did"] == "write" and not one["code"]]
+
+
+def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str]) -> Frozen:
+    """The runner is stopped in the middle of the freeze, so that nothing that is seen is a matter of luck."""
+    _stop_at(tenant, runner, "freeze/2-settle")
+    admin, filter_ = tenant.search("e1"), tenant.search("e1").indices.get_alias(name="records").body
+    # An instant after the cut-off, by the one writer that the cloud still lets in.
+    archive.write_record(tenant.storage("s1", "runner"), "late", "after-the-cut-off", {"word": LATE_WORD})
+    until(lambda: admin.exists(index=moved.INDEX, id="late/after-the-cut-off"), "the late record's document", 60)
+    admin.indices.refresh(index=moved.INDEX)
+    found = admin.count(index=moved.INDEX, query={"match": {"text": LATE_WORD}})["count"]
+    return Frozen(
+        search=tenant.keyshift("search", "Boeing", "--json").json(),
+        late_search=tenant.keyshift("search", LATE_WORD, "--json").json(),
+        late_is_indexed=found == 1,
+        alias_filter=filter_[moved.INDEX]["aliases"]["records"]["filter"],
+        refusals=_writes_by_archive(tenant),
+        status=tenant.keyshift("status", "--json").json(),
+        destroy=tenant.pulumi("destroy", "--yes", check=False),
+        preview=tenant.pulumi("preview", check=False),
+    )
+
+
+def _stop_at(tenant: Tenant, runner: subprocess.Popen[str], step: str) -> None:
+    """SIGSTOP in `step`, and not while the runner holds a lock of the record's: others go on reading it."""
+
+    def is_there() -> bool:
+        assert runner.poll() is None, runner.communicate()
+        return tenant.step() == step
+
+    until(is_there, lambda: f"the step {step}, it is {tenant.step()}", STEP_SECONDS)
+    runner.send_signal(signal.SIGSTOP)
+    while not _is_unlocked(tenant.cloud.home / "keyshift.db"):
+        runner.send_signal(signal.SIGCONT)
+        runner.send_signal(signal.SIGSTOP)
+    assert tenant.step() == step
+
+
+def _is_unlocked(database: Path) -> bool:
+    connection = sqlite3.connect(database, timeout=0.2, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _writes_by_archive(tenant: Tenant) -> dict[str, str]:
+    """What the Archive service's role may still do to its storage: the code of each refusal."""
+    side = tenant.storage("s1", "archive")
+    place = {"Bucket": side.storage.bucket, "Key": f"{side.storage.prefix}attachments/.hidden"}
+    return {
+        "PutObject": refused_with(lambda: side.s3.put_object(**place, Body=b"too late")),
+        "DeleteObject": refused_with(lambda: side.s3.delete_object(**place)),
+        "PutObjectTagging": refused_with(lambda: side.s3.put_object_tagging(**place, Tagging={"TagSet": []})),
+        "CreateMultipartUpload": refused_with(lambda: side.s3.create_multipart_upload(**place)),
+        "CopyObject": refused_with(lambda: side.s3.copy_object(**place, CopySource=dict(place))),
+        "GetObject": refused_with(lambda: side.s3.get_object(**place)),
+    }
+
+
+# the plan -------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_changes_nothing(move: Move) -> None:
+    before, after = move.untouched
+    assert before == after
+    assert [phase["name"] for phase in move.dry_run["phases"]] == [
+        "key", "build", "freeze", "attach", "serve", "purge", "drop",
+    ]  # fmt: skip
+
+
+def test_a_preview_shows_no_change_before_and_after(move: Move) -> None:
+    assert "unchanged" in move.preview_before.out
+    move.tenant.pulumi("preview", "--expect-no-changes")
+
+
+# the data -------------------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_doubled_or_altered_in_the_storage(move: Move) -> None:
+    history = [len(versions) for versions in move.home.contents.values()]
+    assert max(history) == 3, "the test's own history: one record was written, deleted and written again"
+    moved.assert_contents(move.tenant, move.home, move.key, move.added)
+
+
+def test_every_object_has_its_document_and_no_other_is_there(move: Move) -> None:
+    moved.assert_documents(move.tenant)
+
+
+def test_nothing_is_left_of_the_old_home(move: Move) -> None:
+    moved.assert_old_home_is_gone(move.tenant, move.home)
+    assert move.report["left_behind"] == 0
+
+
+def test_jobs_wrote_before_and_after_and_were_refused_meanwhile(move: Move) -> None:
+    writes = [one["code"] for one in move.attempts if one["did"] == "write"]
+    assert writes[0] == ""
+    assert writes[-1] == ""
+    assert set(writes) == {"", "AccessDenied"}, "a refusal is the cloud's, and nothing else goes wrong for a job"
+    closed = move.report["jobs_disabled_seconds"]
+    assert 0 < closed < move.report["seconds"]
+
+
+def test_the_report_counts_what_is_there(move: Move) -> None:
+    # The job went on after the last verification.
+    verified = sum(len(versions) for versions in move.home.contents.values())
+    assert move.report["storage"]["versions"] >= verified + 1
+    assert move.report["storage"]["verified"] == move.report["storage"]["versions"]
+    assert move.report["index"]["expected"] == move.report["index"]["found"]
+
+
+# the freeze -----------------------------------------------------------------------------------
+
+
+def test_while_the_gate_is_closed_the_cloud_refuses_every_write_of_archive(move: Move) -> None:
+    refusals = dict(move.frozen.refusals)
+    assert refusals.pop("GetObject") == "", "reading goes on"
+    assert set(refusals.values()) == {"AccessDenied"}, refusals
+
+
+def test_while_the_gate_is_closed_searches_see_what_was_archived_before(move: Move) -> None:
+    frozen = move.frozen
+    assert frozen.late_is_indexed, "the record after the cut-off has a document, so that only the alias hides it"
+    assert frozen.late_search["total"] == 0
+    assert frozen.late_search["cutoff"] == frozen.search["cutoff"]
+    assert frozen.search["total"] == move.search_before["total"] > 0
+    limits = [part["range"]["archived_at"]["lt"] for part in frozen.alias_filter["bool"]["filter"]]
+    assert len(limits) == 1
+    assert move.tenant.keyshift("search", LATE_WORD, "--json").json()["total"] == 1, "seen again after the move"
+
+
+def test_searches_are_answered_before_during_and_after(move: Move) -> None:
+    searches = [one for one in move.attempts if one["did"] == "search"]
+    assert [one for one in searches if one["code"]] == []
+    assert {one["search"] for one in searches} == {"e1", "e2"}
+    assert any(one["cutoff"] for one in searches)
+    after = move.tenant.keyshift("search", "Boeing", "--json").json()
+    assert (after["search"], after["cutoff"]) == ("e2", None)
+    assert after["total"] == move.search_before["total"]
+
+
+def test_while_an_operation_runs_the_status_says_where_and_nobody_else_may_act(move: Move) -> None:
+    status = move.frozen.status
+    assert (status["jobs"], status["operation"]["step"]) == ("closed", "freeze/2-settle")
+    assert move.frozen.preview.code != 0
+    assert "is being worked on by" in move.frozen.preview.out + move.frozen.preview.err
+    assert move.frozen.destroy.code != 0
+
+
+# what was made --------------------------------------------------------------------------------
+
+
+def test_the_bucket_has_every_property_of_a_dedicated_one(move: Move) -> None:
+    moved.assert_bucket(move.tenant, move.key)
+
+
+def test_the_deployment_is_encrypted_with_the_key_by_its_arn(move: Move) -> None:
+    moved.assert_deployment(move.tenant, move.key)
+
+
+def test_exactly_the_new_side_exists_and_each_resource_once(move: Move) -> None:
+    moved.assert_resources(move.tenant, keys=1)
+
+
+def test_the_verdicts_are_stored_and_signed_and_the_logs_chain_holds(move: Move) -> None:
+    moved.assert_proven(move.tenant)
+
+
+@pytest.mark.parametrize("how", [(), ("--run-program",)], ids=["plain", "run-program"])
+def test_a_destroy_by_hand_is_refused_and_destroys_nothing(move: Move, how: tuple[str, ...]) -> None:
+    before = moved.resources(move.tenant)
+    destroyed = move.tenant.pulumi("destroy", "--yes", *how, check=False)
+    assert destroyed.code != 0
+    assert moved.resources(move.tenant) == before
+    move.tenant.pulumi("preview", "--expect-no-changes")
+
+
+# the key decides ------------------------------------------------------------------------------
+
+
+def test_a_disabled_key_makes_data_unreadable_and_an_enabled_one_readable_again(move: Move) -> None:
+    tenant, kms = move.tenant, move.tenant.cloud.client("kms")
+    side, client = tenant.storage("s2", "archive"), tenant.search("e2", "archive")
+    deployment = tenant.cloud.deployments()[f"{tenant.name}-e2"]
+
+    def phase() -> str:
+        return tenant.cloud.elastic("GET", f"/deployments/{deployment}")["_sandbox"]["phase"]
+
+    def read() -> str:
+        return refused_with(lambda: side.s3.get_object(Bucket=side.storage.bucket, Key="attachments/.hidden"))
+
+    assert read() == ""
+    kms.disable_key(KeyId=move.key.arn)
+    try:
+        assert read() == "KMS.DisabledException"
+        until(lambda: phase() == "locked", "the deployment to lock", 60)
+        assert tenant.keyshift("search", "Boeing", check=False).code == 1
+    finally:
+        kms.enable_key(KeyId=move.key.arn)
+    assert read() == ""
+    until(lambda: phase() == "started", "the deployment to open", 120)
+    until(lambda: client.options(ignore_status=503).search(index="records").get("hits"), "the search to answer", 60)
+    assert tenant.keyshift("search", "Boeing", "--json").json()["total"] == move.search_before["total"]

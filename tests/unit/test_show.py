@@ -1,0 +1,356 @@
+"""What people see: amounts, lines of progress, tables, and what stands there when there is nothing yet."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import layouts
+import pytest
+from rich.console import Console, RenderableType
+
+from migrate import show
+from migrate.errors import CloudError, KeyshiftError, RefusedInput, Waiting
+from migrate.progress import Progress
+
+
+def text(shown: RenderableType) -> str:
+    """As a pipe gets it, without the spaces at the ends of lines."""
+    stream = io.StringIO()
+    Console(file=stream, width=120, highlight=False).print(shown)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+# amounts and progress -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KB"),
+        (64_000_000, "64.0 MB"),
+        (5 * 10**9, "5.0 GB"),
+        (10**15, "1000.0 TB"),
+    ],
+)
+def test_bytes_are_said_in_powers_of_a_thousand(count: int, said: str) -> None:
+    assert show.bytes_text(count) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.04, "0.0 s"), (12.34, "12.3 s"), (245, "4 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_seconds_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert show.seconds_text(seconds) == said
+
+
+def test_progress_says_what_how_far_how_much_how_fast_and_how_long_still() -> None:
+    progress = Progress(move="copy", objects=500, objects_total=2000, bytes=12_500_000)
+    assert show.progress_text(progress, 10.0) == "copy · 500 of 2,000 (25 %) · 12.5 MB · 50/s · 30.0 s left"
+
+
+@pytest.mark.parametrize(("done", "is_told"), [(0, False), (9, False), (10, True), (999, True), (1000, False)])
+def test_no_remaining_time_is_told_before_one_percent_nor_at_the_end(done: int, is_told: bool) -> None:
+    line = show.progress_text(Progress(move="copy", objects=done, objects_total=1000), 5.0)
+    assert ("left" in line) is is_told
+
+
+def test_a_wait_tells_its_reason() -> None:
+    line = show.progress_text(Progress(move="wait", waiting="archive's writes to s1 to be refused"), 3.0)
+    assert line == "wait · waiting: archive's writes to s1 to be refused"
+
+
+def test_an_event_is_one_line_of_json() -> None:
+    line = show.event("build/1-copy", Progress(move="copy", objects=3), 1.26)
+    assert "\n" not in line
+    found = json.loads(line)
+    assert (found["step"], found["seconds"], found["progress"]["objects"]) == ("build/1-copy", 1.3, 3)
+    assert json.loads(show.event("build/up", None, 0.0))["progress"] is None
+
+
+# lines while something runs -------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(show, "time", clock)
+    return clock
+
+
+def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    made = Console(
+        file=stream, force_terminal=is_terminal, width=60, highlight=False, soft_wrap=True, color_system=None
+    )
+    return made, stream
+
+
+def test_a_pipe_gets_plain_lines_at_most_one_a_second_and_the_last_one_always(clock: Clock) -> None:
+    out, stream = console(is_terminal=False)
+    ticker = show.Ticker(out)
+    ticker("build/1-copy", None, 0.0)
+    for done in range(1, 20):
+        clock.now += 0.5
+        ticker("build/1-copy", Progress(move="copy", objects=done, objects_total=19), done / 2)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[   0.0 s] build/1-copy"
+    assert [line.split("]")[0] for line in lines[1:3]] == ["[   0.5 s", "[   1.5 s"]
+    assert len(lines) == 11, "one for the step, the first report, then one a second"
+    assert lines[-1].endswith("copy · 19 of 19 (100 %) · 2/s")
+    assert "\r" not in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_a_terminal_rewrites_one_line_and_keeps_the_steps(clock: Clock) -> None:
+    out, stream = console(is_terminal=True)
+    ticker = show.Ticker(out)
+    ticker("build/1-copy", None, 0.0)
+    for done in (1, 2):
+        clock.now += 2
+        ticker("build/1-copy", Progress(move="copy", objects=done, objects_total=4), 2.0 * done)
+    ticker("build/2-fill", None, 0.0)
+    said = stream.getvalue()
+    assert said.count("\r\x1b[2K") == 2, "each line of progress begins by taking the last one away"
+    assert said.splitlines()[-1] == "[   4.0 s] build/2-fill", "a new step begins on a line of its own"
+
+
+def test_a_rewritten_line_is_never_wider_than_the_terminal(clock: Clock) -> None:
+    out, stream = console(is_terminal=True)
+    clock.now += 2
+    show.Ticker(out)("x", Progress(move="wait", waiting="something with a very long name " * 4), 2.0)
+    assert max(len(line) for line in stream.getvalue().replace("\r\x1b[2K", "").splitlines()) < 60
+
+
+def test_what_follows_an_open_line_of_progress_begins_on_a_clean_line() -> None:
+    out, stream = console(is_terminal=True)
+    show.clear_line(out)
+    assert stream.getvalue() == "\r\x1b[2K"
+    out, stream = console(is_terminal=False)
+    show.clear_line(out)
+    assert stream.getvalue() == ""
+
+
+# errors ---------------------------------------------------------------------------------------
+
+
+def test_the_word_before_an_error_tells_who_has_to_act() -> None:
+    assert show.kind_of(RefusedInput("x")) == "refused"
+    assert show.kind_of(Waiting("x", waits_for="y")) == "waiting"
+    assert show.kind_of(KeyshiftError("x")) == "error"
+    assert show.kind_of(CloudError("x")) == "error"
+
+
+# tables ---------------------------------------------------------------------------------------
+
+
+def described(layout: Any, **more: Any) -> dict[str, Any]:
+    return {"generation": 4, "layout": layout.model_dump(mode="json"), "next": None, **more}
+
+
+def test_a_tenant_in_the_middle_of_a_move_shows_both_sides_and_the_gate() -> None:
+    assert text(show.tenant(described(layouts.enable_frozen(), next="keyshift resume acme"))) == (
+        "\n"
+        "tenant        acme\n"
+        "customer      acme-corp\n"
+        "mode          standard on aws, eu-west-1, stamp-aws-eu-west-1-01\n"
+        "generation    4\n"
+        "gate          jobs closed, access open: enable-1: final copy\n"
+        "searches see  what was archived before 2026-01-02T03:04:05Z\n"
+        "next          keyshift resume acme\n"
+        "\n"
+        "unit  kind               key       state\n"
+        "k1    key                -         active\n"
+        "s1    shared             vendor's  serves\n"
+        "s2    dedicated          k1        being built\n"
+        "e1    search             vendor's  serves\n"
+        "e2    search             k1        being built\n"
+        "p1    pipeline s1 -> e1  -         running\n"
+        "p2    pipeline s2 -> e2  -         detached"
+    ).removeprefix("\n")
+
+
+def test_a_released_unit_is_shown_as_about_to_be_dropped() -> None:
+    shown = text(show.tenant(described(layouts.enable_released())))
+    assert "s1    shared             vendor's  to be dropped" in shown
+    assert "s2    dedicated          k1        serves" in shown
+
+
+def test_the_list_of_tenants_names_what_serves_and_what_runs() -> None:
+    layout = layouts.standard().model_dump(mode="json")
+    row = {name: layout[name] for name in ("tenant", "customer", "mode", "serves", "gate")}
+    shown = text(
+        show.tenants([{**row, "operation": "acme-enable-1: running"}, {**row, "serves": None, "operation": None}])
+    )
+    assert shown.splitlines()[0].split() == ["tenant", "customer", "mode", "storage", "search", "jobs", "operation"]
+    assert shown.splitlines()[1].split() == [
+        "acme",
+        "acme-corp",
+        "standard",
+        "s1",
+        "e1",
+        "open",
+        "acme-enable-1:",
+        "running",
+    ]
+    assert shown.splitlines()[2].split() == ["acme", "acme-corp", "standard", "-", "-", "open", "-"]
+
+
+def test_an_empty_list_says_so_instead_of_showing_a_header() -> None:
+    assert "keyshift tenant create" in text(show.tenants([]))
+    assert text(show.keys([])) == "no customer keys"
+    assert text(show.verdicts([])) == "no verdicts yet"
+
+
+STATUS: dict[str, Any] = {
+    "tenant": "acme",
+    "mode": "standard",
+    "generation": 3,
+    "jobs": "open",
+    "searches": "all",
+    "worked_on_by": "host:17",
+    "operation": {
+        "id": "acme-enable-1",
+        "state": "running",
+        "step": "build/2-copy",
+        "started_at": "2026-01-02T03:04:05+00:00",
+        "progress": None,
+        "message": None,
+        "hint": None,
+    },
+}
+
+
+def operation(**values: Any) -> dict[str, Any]:
+    return {**STATUS, "operation": {**STATUS["operation"], **values}}
+
+
+def stored(objects: int) -> dict[str, Any]:
+    """A step's progress as the runner writes it."""
+    return {
+        "move": "copy",
+        "objects": objects,
+        "objects_total": 10,
+        "bytes": 0,
+        "bytes_total": None,
+        "waiting": None,
+        "seconds": 2.0,
+    }
+
+
+def test_a_status_shows_the_step_and_how_far_it_is() -> None:
+    shown = text(show.status(operation(progress=stored(5))))
+    assert "operation  acme-enable-1: running" in shown
+    assert "step       build/2-copy" in shown
+    assert "progress   copy · 5 of 10 (50 %) · 2/s · 2.0 s left" in shown
+
+
+def test_a_status_tells_why_an_operation_stands_still_and_what_to_do() -> None:
+    shown = text(show.status(operation(state="waiting", message="k1 is disabled", hint="keyshift resume acme")))
+    assert "acme-enable-1: waiting" in shown
+    assert "because    k1 is disabled" in shown
+    assert "next       keyshift resume acme" in shown
+
+
+def test_a_running_operation_whose_runner_is_gone_is_not_called_running() -> None:
+    shown = text(show.status({**operation(), "worked_on_by": None}))
+    assert "cut off; nobody works on it" in shown
+    assert "next       keyshift resume acme" in shown
+
+
+def test_a_tenant_without_an_operation_has_a_status_too() -> None:
+    assert "operation  none" in text(show.status({**STATUS, "operation": None}))
+
+
+def test_two_looks_that_differ_in_progress_only_are_told_apart_from_a_new_step() -> None:
+    first, further = operation(progress=stored(1)), operation(progress=stored(2))
+    assert show.is_only_progress(first, further)
+    assert not show.is_only_progress(first, operation(progress=stored(1), step="build/3-fill"))
+    assert not show.is_only_progress({}, first)
+    assert not show.is_only_progress({**STATUS, "operation": None}, first)
+    assert show.is_only_progress(operation(), operation()), "nothing new is nothing to print"
+
+
+def test_a_plan_says_what_each_phase_does_waits_for_and_whether_it_can_be_undone() -> None:
+    from migrate.operations import OperationKind, Request
+    from migrate.plan import plan
+
+    made = plan(Request(operation="acme-enable", kind=OperationKind.ENABLE, mode="byok"), layouts.standard())
+    shown = text(show.plan(made.model_dump(mode="json")))
+    assert shown.startswith("plan of enable for tenant acme; nothing was changed")
+    rows = {line.split()[0]: line for line in shown.splitlines() if line and not line.startswith(" ")}
+    assert rows["freeze"].split()[-3:] == ["closed", "limited", "yes"]
+    assert rows["serve"].split()[-3:] == ["open", "all", "no"]
+    assert "  key: wait for the customer's wrapped key for k1" in shown
+    assert "  freeze: verify s2 against s1" in shown
+
+
+def test_the_closing_table_has_the_figures_that_decide() -> None:
+    shown = text(
+        show.report(
+            {
+                "operation": "acme-enable-1",
+                "state": "done",
+                "seconds": 75.0,
+                "jobs_disabled_seconds": 12.0,
+                "storage": {
+                    "objects": 2000,
+                    "versions": 2003,
+                    "bytes": 64_000_000,
+                    "verified": 2003,
+                    "merkle_root": "ab" * 32,
+                },
+                "index": {"expected": 2000, "found": 2000},
+                "left_behind": 0,
+                "verdicts": {"verify-storage": "acme-enable-1-storage"},
+            }
+        )
+    )
+    assert "took                    1 min 15 s" in shown
+    assert "jobs disabled           12.0 s" in shown
+    assert "objects                 2,000 in 2,003 versions, 64.0 MB" in shown
+    assert "documents               2,000 expected, 2,000 found" in shown
+    assert "left behind             0" in shown
+    assert "verdict verify-storage  acme-enable-1-storage" in shown
+
+
+def test_a_report_without_moves_has_no_empty_rows() -> None:
+    shown = text(
+        show.report(
+            {
+                "operation": "acme-create-1",
+                "state": "done",
+                "seconds": 3.0,
+                "jobs_disabled_seconds": None,
+                "storage": None,
+                "index": None,
+                "left_behind": None,
+                "verdicts": {},
+            }
+        )
+    )
+    assert [line.split()[0] for line in shown.splitlines() if line] == ["operation", "result", "took"]
+
+
+def test_a_failed_verdict_cannot_be_overlooked() -> None:
+    row = {
+        "id": "v",
+        "kind": "storage",
+        "passed": False,
+        "count": 1,
+        "bytes": 1,
+        "finished_at": "x",
+        "signature": "fits",
+    }
+    assert "NO" in text(show.verdicts([row])).splitlines()[1].split()
