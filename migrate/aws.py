@@ -99,4 +99,4 @@ def explained(error: ClientError, doing: str) -> CloudError:
     text = f"{doing}: AWS answered {code} ({said})"
     if is_about_a_key(error):
         return KeyUnavailable(text, cloud_code=code, hint="see the state and the policy of the key before a retry")
-    return CloudError(text, cloud_code=code)
+    return CloudError(text, cloud_code=code, hint="mend what AWS names, then run the same command again")

@@ -6,9 +6,11 @@ Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 waiting for a person o
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,7 +56,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 PATIENCE_SECONDS = 600.0
 
-out = Console(highlight=False, soft_wrap=True)
+# Not on a terminal nothing is cut or folded: a script may read it.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -85,7 +88,10 @@ def _print(value: Any, as_json: bool, people: Callable[[Any], object]) -> None:
     if as_json:
         out.print_json(json.dumps(value, default=str))
     else:
-        out.print(people(value))
+        with out.capture() as shown:
+            out.print(people(value))
+        # A table pads its last column, which wraps where a line is narrower.
+        out.file.write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()))
 
 
 # tenant ---------------------------------------------------------------------------------------
@@ -194,7 +200,8 @@ def enable(
 @app.command()
 def resume(name: TenantName, wait: WaitSeconds = PATIENCE_SECONDS, as_json: AsJson = False) -> None:
     """Go on with the tenant's unfinished operation; safe to run at any time (vendor)."""
-    operation = _runner(name, wait=wait, as_json=as_json).resume()
+    with _interruptible(name):
+        operation = _runner(name, wait=wait, as_json=as_json).resume()
     _print(tenants.report(Project.find(), operation), as_json, show.report)
 
 
@@ -284,8 +291,19 @@ def _runner(name: str, *, wait: float = PATIENCE_SECONDS, as_json: bool = False)
 def _run(
     name: str, kind: OperationKind, mode: str | None, *, wait: float = PATIENCE_SECONDS, as_json: bool = False
 ) -> None:
-    operation = _runner(name, wait=wait, as_json=as_json).run(kind, mode)
+    with _interruptible(name):
+        operation = _runner(name, wait=wait, as_json=as_json).run(kind, mode)
     _print(tenants.report(Project.find(), operation), as_json, show.report)
+
+
+@contextmanager
+def _interruptible(name: str) -> Iterator[None]:
+    """Ctrl-C ends the process at once, as a kill would: every step can be cut off and done again."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"\nkeyshift: stopped; nothing is lost. Go on with: keyshift resume {name}", markup=False)
+        os._exit(130)
 
 
 def _teller(*, as_json: bool) -> Callable[[str, Progress | None, float], None]:

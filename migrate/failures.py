@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import elastic_transport
-import yaml
 from botocore import exceptions as boto
 from elasticsearch import ApiError
 from pulumi.automation.errors import CommandError, InvalidVersionError
@@ -69,7 +68,7 @@ def _aws_refusal(error: Any) -> KeyshiftError:
 
 
 def _aws_client(error: Any) -> KeyshiftError:
-    return CloudError(f"the AWS client gave up: {_text(error)}", hint="see the AWS settings of this shell: env")
+    return CloudError(f"the AWS client gave up: {_text(error)}", hint=f"see the AWS settings of this shell, {AGAIN}")
 
 
 def _search_unreachable(error: Any) -> KeyshiftError:
@@ -82,7 +81,11 @@ def _search_unreachable(error: Any) -> KeyshiftError:
 
 
 def _search_refusal(error: Any) -> KeyshiftError:
-    return CloudError(f"the search answered {error.status_code} ({_text(error.message)})", cloud_code="search")
+    return CloudError(
+        f"the search answered {error.status_code} ({_text(error.message)})",
+        cloud_code=str(error.status_code),
+        hint=f"mend what it names, {AGAIN}",
+    )
 
 
 def _database(error: Any) -> KeyshiftError:
@@ -125,14 +128,6 @@ def _program_refusal(error: Any) -> KeyshiftError:
     return RefusedInput(error.message, hint=error.hint, code="stack-refused")
 
 
-def _stack_file(error: Any) -> KeyshiftError:
-    return RefusedInput(
-        f"a stack file is not YAML: {_text(error)}",
-        hint="move it away, then: keyshift stack render TENANT",
-        code="stack-file",
-    )
-
-
 def _system(error: Any) -> KeyshiftError:
     """What the operating system refused; a missing `pulumi` shows itself here too."""
     if isinstance(error, FileNotFoundError) and error.filename and str(error.filename).endswith("pulumi"):
@@ -163,7 +158,6 @@ _EXPLAINED: tuple[tuple[_Kinds, Callable[[Any], KeyshiftError]], ...] = (
     (CommandError, _engine),
     ((InvalidVersionError, subprocess.CalledProcessError), _no_engine),
     (StackRefused, _program_refusal),
-    (yaml.YAMLError, _stack_file),
     (OSError, _system),
 )
 """In this order: a more general kind comes after its own kinds."""

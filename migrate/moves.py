@@ -16,7 +16,7 @@ from migrate import aws
 from migrate.copy.engine import Transfer, copy_pass
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.purge import Purge, prove_empty, purge
-from migrate.copy.s3 import abort_uploads, delete_version
+from migrate.copy.s3 import abort_uploads, delete_version, list_versions
 from migrate.copy.settle import probe_write_refused, two_equal_listings
 from migrate.copy.verify import verify_copied, verify_storage
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
@@ -91,11 +91,13 @@ class Moves:
     def _key_material(self, wait: Wait) -> Found:
         arn = self.live.key_arn(wait.subject)
         state = aws.client(self.live.operator, "kms").describe_key(KeyId=arn)["KeyMetadata"]
+        tenant = self.live.layout.tenant
         if state["KeyState"] == "PendingImport":
             raise Waiting(
-                f"tenant {self.live.layout.tenant} waits for {wait.reason}",
+                f"tenant {tenant} waits for {wait.reason}",
                 waits_for="the customer's wrapped key",
-                hint=f"then: keyshift resume {self.live.layout.tenant}",
+                hint=f"keyshift key request {tenant}, key wrap by the customer, keyshift key upload {tenant}; "
+                f"then keyshift resume {tenant}",
                 code="key-material",
             )
         return {"key": arn, "fingerprint": state.get("CurrentKeyMaterialId", "")}
@@ -280,7 +282,7 @@ class Moves:
         return {"left_behind": count, **asdict(left), "verdict": verdict}
 
     def _verdict(self, move: Move, kind: VerdictKind, subject: str, started: datetime, **facts: Any) -> str:
-        """Signs and stores a passed verdict, once: a step that is run again finds it and keeps it."""
+        """Signs, stores and logs a passed verdict, once: a step that is run again finds it and keeps it."""
         id = _named(move.verdict)
         if self.verdicts.load(id) is None:
             made = Verdict(
@@ -295,6 +297,7 @@ class Moves:
                 **facts,
             )
             self.verdicts.store(made)
+        if not any(line["event"].get("verdict") == id for line in self.log.events()):
             self.log.append({"event": "verdict", "verdict": id, "kind": str(kind), "operation": self.operation.id})
         return id
 
@@ -304,18 +307,26 @@ class Moves:
         """One object goes bucket -> search, and its removal too; nothing of it stays on either side."""
         target, search = self.live.storage(_named(move.target)), _named(move.search)
         client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
-        key = f"attachments/.keyshift-canary-{self.operation.id}"
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        put = target.s3.put_object(
-            Bucket=target.storage.bucket, Key=key, Body=b"canary", Metadata={"archived-at": at, "revision": "1"}
+        key, now = f"attachments/.keyshift-canary-{self.operation.id}", datetime.now(UTC)
+        at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # Of the clock: higher than the one of an attempt that was cut off, which the search may still know.
+        revision = int(now.timestamp() * 1000)
+        target.s3.put_object(
+            Bucket=target.storage.bucket,
+            Key=key,
+            Body=b"canary",
+            Metadata={"archived-at": at, "revision": str(revision)},
         )
 
         def deleted() -> bool | None:
             answer = client.options(ignore_status=404).get(index=index, id=document_id(key))
-            return answer["_source"]["deleted"] if answer.get("found") else None
+            is_ours = answer.get("found") and answer["_source"]["revision"] == revision
+            return answer["_source"]["deleted"] if is_ours else None
 
         there = self._until(lambda: deleted() is False, "the canary to reach the search", CANARY_WITHIN_SECONDS)
-        delete_version(target, key, put["VersionId"])
+        for entry in list_versions(target, key):
+            if entry.key == key:
+                delete_version(target, key, entry.version_id)
         gone = self._until(lambda: deleted() is True, "the canary's removal to reach the search", CANARY_WITHIN_SECONDS)
         client.delete(index=index, id=document_id(key), refresh=True)
         return {"arrived_after": there, "removed_after": gone}

@@ -58,7 +58,7 @@ def _create(_: Request, layout: Layout) -> list[Phase]:
         }
     )
     return [
-        Phase(name="key", title=f"make the key {key}", layout=layout, waits=(_material(layout, key),)),
+        Phase(name="key", title=f"make the key {key}", layout=layout, waits=(_material(key),)),
         Phase(name="create", title=f"make the tenant under {key}", layout=_checked(whole), reversible=False),
     ]
 
@@ -119,9 +119,7 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
 
     copy = Move(kind="copy", title=f"copy {serves.storage} to {s}", storage=serves.storage, target=s)
     fill = Move(kind="fill", title=f"fill {e} from {s}", storage=serves.storage, target=s, search=e)
-    key_phase = Phase(
-        name="key", title=f"make {key} and wait for its material", layout=keyed, waits=(_material(layout, key),)
-    )
+    key_phase = Phase(name="key", title=f"make {key} and wait for its material", layout=keyed, waits=(_material(key),))
     return [
         *([key_phase] if keyed.key(key).state is KeyState.PENDING else []),
         Phase(
@@ -293,13 +291,12 @@ def _next(units: tuple, letter: str, dropped: tuple[Dropped, ...] = ()) -> str:
     return f"{letter}{max(numbers, default=0) + 1}"
 
 
-def _material(layout: Layout, key: str) -> Wait:
+def _material(key: str) -> Wait:
     return Wait(
         kind="key-material",
         subject=key,
         person=True,
-        reason=f"the customer's wrapped key for {key}: "
-        f"keyshift key request {layout.tenant}, keyshift key wrap, keyshift key upload {layout.tenant}",
+        reason=f"the customer's wrapped key for {key}",
     )
 
 

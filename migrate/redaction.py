@@ -20,18 +20,21 @@ SECRET_TEXT = re.compile(
         | authorization | x-amz-signature)
       \\?["']? \s* [:=] \s*                 # a name, maybe quoted, then its value
       | \b (?:ApiKey | Bearer | Basic) \s+   # the schemes of an Authorization header
-      | :// [^\s:/@]* :                      # the password of a URL
     )
     (?: "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | (?:(?:ApiKey|Bearer|Basic|AWS4-HMAC-SHA256)\s+)? \S+ )
     """
 )
+URL_PASSWORD = re.compile(r"(?P<before>://[^\s:/@]*:)[^\s/@]+(?=@)")
 BYTES_TEXT = re.compile(r"""\bb(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
 MASK = "[redacted]"
 
 
 def redact_text(text: str) -> str:
-    """The text with what follows a secret's name, every authorization value and every bytes literal masked."""
-    return SECRET_TEXT.sub(lambda found: found["before"] + MASK, BYTES_TEXT.sub(MASK, text))
+    """The text with what follows a secret's name, authorizations, passwords of URLs and bytes literals masked."""
+    text = BYTES_TEXT.sub(MASK, text)
+    for pattern in (URL_PASSWORD, SECRET_TEXT):
+        text = pattern.sub(lambda found: found["before"] + MASK, text)
+    return text
 
 
 def redact(value: Any, name: str = "") -> Any:
@@ -74,6 +77,9 @@ def configure_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    if level > logging.DEBUG:
+        # It logs a traceback of what it also raises; the error we print says it in one line.
+        logging.getLogger("botocore.credentials").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -17,6 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
 from migrate import durable, failures
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
@@ -30,7 +33,7 @@ from migrate.records import Operation, Records
 from migrate.stack import Project, Stack, judge
 from migrate.verdict import Verdicts
 from stacks.layout import Layout
-from stacks.record import connect
+from stacks.record import TenantRecord, connect
 
 RENEW_SECONDS = 15
 POLL_SECONDS = 2.0
@@ -75,15 +78,18 @@ class Runner:
                     hint=f"go on with it: keyshift resume {self.tenant}",
                     code="operation-unfinished",
                 )
-            self.preview(kind, mode)
-            operation = self.records.begin(tenant, kind, mode)
-            self.log.append({"event": "operation-begun", "operation": operation.id, "kind": str(kind), "mode": mode})
-            return self._walk(operation)
+            return self._walk(self._begin(tenant, kind, mode))
 
     def resume(self) -> Operation:
-        """Goes on with the tenant's unfinished operation. Raises RefusedInput when there is none."""
+        """Goes on with the tenant's unfinished operation. Raises RefusedInput when there is none.
+
+        A byok tenant that a plain `pulumi up` made has none either, and is not whole: its creation begins here.
+        """
         with self._acting():
             operation = self.records.unfinished(self.tenant)
+            tenant = self.records.tenant(self.tenant)
+            if operation is None and tenant.layout.serves is None:
+                operation = self._begin(tenant, OperationKind.CREATE, None)
             if operation is None:
                 raise RefusedInput(
                     f"tenant {self.tenant} has no unfinished operation", hint=f"keyshift status {self.tenant}"
@@ -106,8 +112,20 @@ class Runner:
                 renewer.join()
 
     def _renew(self, stop: threading.Event) -> None:
+        """Keeps the lease through long steps. Who has lost it stops at the next step, which renews it too."""
         while not stop.wait(RENEW_SECONDS):
-            self.records.renew(self.tenant, self._fence)
+            try:
+                self.records.renew(self.tenant, self._fence)
+            except Conflict:
+                return
+            except SQLAlchemyError as error:
+                structlog.get_logger().warning("the lease was not renewed", because=str(error))
+
+    def _begin(self, tenant: TenantRecord, kind: OperationKind, mode: str | None) -> Operation:
+        self.preview(kind, mode)
+        operation = self.records.begin(tenant, kind, mode)
+        self.log.append({"event": "operation-begun", "operation": operation.id, "kind": str(kind), "mode": mode})
+        return operation
 
     def _walk(self, operation: Operation) -> Operation:
         self.records.note(operation.id, state="running", message=None, hint=None)
@@ -164,7 +182,9 @@ class Runner:
         while True:
             try:
                 return self._do(operation_id, step)
-            except (CloudError, KeyLost) as error:
+            except Exception as error:
+                if not isinstance(failures.understood(error), CloudError | KeyLost):
+                    raise
                 lost = error if isinstance(error, KeyLost) else self._moves(operation_id, step).lost_key()
                 if lost is not None:
                     self._wait_for_key(operation_id, step, lost, until)

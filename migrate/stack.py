@@ -28,6 +28,7 @@ from pulumi.automation import CommandError, CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
 
 from migrate.errors import CloudError, KeyshiftError, RefusedInput
+from migrate.redaction import redact_text
 from stacks.layout import Layout
 
 PROJECT = "keyshift"
@@ -129,11 +130,10 @@ class Project:
 
 def brought_up(project: Project) -> set[str]:
     """The names of the project's stacks that hold something."""
-    with _told("listing the stacks"):
-        workspace = automation.LocalWorkspace(
-            work_dir=str(project.root), pulumi_command=DetachedCommand(), env_vars=project.environment()
-        )
-        return {stack.name for stack in workspace.list_stacks() if stack.resource_count}
+    workspace = automation.LocalWorkspace(
+        work_dir=str(project.root), pulumi_command=DetachedCommand(), env_vars=project.environment()
+    )
+    return {stack.name for stack in workspace.list_stacks() if stack.resource_count}
 
 
 class Stack:
@@ -155,14 +155,12 @@ class Stack:
 
     def make(self) -> None:
         """Makes the stack in the backend, empty; one that is there stays as it is."""
-        with _told(f"making {self.name}"):
-            self._select()
+        self._select()
 
     def render(self, layout: Layout, generation: int) -> None:
         """Writes the layout into the stack file, atomically; keeps whatever else stands there."""
         self._select()
-        held = yaml.safe_load(self.file.read_text()) if self.file.exists() else None
-        settings: dict[str, Any] = held or {}
+        settings = self._settings()
         config = {k: v for k, v in (settings.get("config") or {}).items() if not k.startswith("keyshift:")}
         config |= {
             "keyshift:cloud": str(layout.cloud),
@@ -179,6 +177,17 @@ class Stack:
         settings["config"] = config
         write_atomically(self.file, yaml.safe_dump(settings, sort_keys=True))
 
+    def _settings(self) -> dict[str, Any]:
+        """What the stack file holds now. Raises RefusedInput when it is no YAML."""
+        try:
+            return (yaml.safe_load(self.file.read_text()) if self.file.exists() else None) or {}
+        except yaml.YAMLError as error:
+            raise RefusedInput(
+                f"{self.file.name} is not YAML: {' '.join(str(error).split())}",
+                hint=f"move it away, then: keyshift stack render {self.name.removeprefix('tenant-')}",
+                code="stack-file",
+            ) from error
+
     # previews and ups -----------------------------------------------------------------------
 
     def preview(self, *, fence: int | None = None, plan_file: Path | None = None) -> list[Step]:
@@ -186,7 +195,7 @@ class Stack:
 
         Raises CloudError with the engine's own words when the preview fails.
         """
-        with self._fenced(fence) as stack, _told(f"preview of {self.name}"):
+        with self._fenced(fence) as stack, _told("preview", self.name):
             result = stack.preview(json=True, plan=str(plan_file) if plan_file else None)
         steps = json.loads(result.stdout).get("steps", [])
         return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
@@ -200,14 +209,14 @@ class Stack:
         arguments = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--color", "never"]
         if plan_file:
             arguments += ["--plan", str(plan_file)]
-        with self._fenced(fence), _told(f"up of {self.name}"):
+        with self._fenced(fence), _told("up", self.name):
             self._cli(*arguments)
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, a secret one as `[secret]`. Kept until the next `up` of this object."""
         held = self._outputs
         if held is None:
-            with _told(f"outputs of {self.name}"):
+            with _told("outputs", self.name):
                 held = self._outputs = json.loads(self._cli("stack", "output", "--json").stdout)
         return held
 
@@ -232,7 +241,7 @@ class Stack:
         deployment = self._select().export_stack().deployment or {}
         pending = [op for op in deployment.get("pending_operations") or [] if op.get("type") == "creating"]
         if pending:
-            with _told(f"refresh of {self.name}"):
+            with _told("refresh", self.name):
                 self._select().refresh(clear_pending_creates=True, show_secrets=False)
             done.append(f"cleared {len(pending)} pending creates")
         return done
@@ -281,26 +290,54 @@ class Stack:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str, stack: str) -> Iterator[None]:
     """The engine's diagnostics as one readable error."""
     try:
         yield
     except CommandError as error:
         raise CloudError(
-            f"{what} failed: {diagnostics(str(error))}", hint="mend the cause, then: keyshift resume"
+            f"{what} of {stack} failed: {redact_text(diagnostics(str(error)))}",
+            hint=f"mend the cause, then: keyshift resume {stack.removeprefix('tenant-')}",
+            code="engine",
         ) from error
 
 
 def diagnostics(text: str) -> str:
-    """The `error:` lines of what the CLI printed; the last lines when it has none."""
+    """The errors in what the CLI printed, as people or as JSON; its last words when there is none."""
+    found = _errors_in_json(text) or _errors_in_lines(text)
+    # The second of these only repeats that there was an error.
+    told = [error for error in found if error and "program exited with non-zero exit code" not in error]
+    return "; ".join(dict.fromkeys(told or found)) or " ".join(text.split())[-400:]
+
+
+def _errors_in_json(text: str) -> list[str]:
+    """What `preview --json` says in its diagnostics."""
+    start = text.find("{")
+    try:
+        printed, _ = json.JSONDecoder().raw_decode(text[start:]) if start >= 0 else ({}, 0)
+    except ValueError:
+        return []
+    errors = [one["message"] for one in printed.get("diagnostics") or [] if one.get("severity") == "error"]
+    return [found for error in errors for found in _errors_in_lines(error) or [" ".join(error.split())]]
+
+
+def _errors_in_lines(text: str) -> list[str]:
+    """The `error:` lines; of a program's traceback only the exception."""
     found = []
+    trace: int | None = None  # how far the traceback that is being skipped stands to the right
     for line in text.splitlines():
-        stripped = line.strip()
-        if '"message"' in stripped and "error" in stripped:
-            stripped = stripped.split('"message":', 1)[1].strip().strip('",')
-        if stripped.startswith("error:") or "Error:" in stripped:
+        # CommandError puts the stream's name before its first line.
+        stripped = line.strip().removeprefix("stdout: ").removeprefix("stderr: ")
+        indent = len(line) - len(line.lstrip())
+        if stripped.startswith("Traceback "):
+            trace = indent
+        elif trace is not None:
+            if indent == trace and stripped:
+                found.append(stripped.removeprefix("Exception: "))
+                trace = None
+        elif stripped.startswith("error:") and "Program failed with an unhandled exception" not in stripped:
             found.append(stripped.removeprefix("error:").strip())
-    return "; ".join(dict.fromkeys(found)) or " ".join(text.split())[-400:]
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -318,8 +355,11 @@ def is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):  # no /proc here, or it ended between the two looks
+        return not Path("/proc/self/stat").exists()
+    return state != "Z"
 
 
 class UnexpectedPlan(KeyshiftError):

@@ -11,7 +11,7 @@ from typing import Any
 from components import naming
 from migrate import archive, aws
 from migrate.copy.s3 import Side
-from migrate.errors import KeyshiftError, RefusedInput
+from migrate.errors import KeyshiftError, RefusedInput, Waiting
 from migrate.index import aliases
 from migrate.intake import Ids
 from migrate.keys import imported, wrap
@@ -151,7 +151,7 @@ def report(_: Project, operation: Operation) -> Data:
 
 def _next_command(tenant: TenantRecord, unfinished: Operation | None) -> str | None:
     if unfinished is not None:
-        return f"keyshift resume {tenant.name}"
+        return unfinished.hint or f"keyshift resume {tenant.name}"
     if any(key.state is KeyState.PENDING for key in tenant.layout.keys):
         return f"keyshift key request {tenant.name}"
     return None
@@ -178,8 +178,15 @@ def key_request(project: Project, name: str, into: Path) -> Data:
             code="no-empty-key",
         )
     live = Live.find(project, name)
+    kms, arn = aws.client(live.operator, "kms"), live.key_arn(key)
+    if kms.describe_key(KeyId=arn)["KeyMetadata"]["KeyState"] != "PendingImport":
+        raise RefusedInput(
+            f"{key} of tenant {name} already holds the customer's key; a new request would make its upload unknown",
+            hint=f"keyshift key list {name}",
+            code="key-already-imported",
+        )
     requests = folder(project, name) / "key-requests"
-    made = imported.request(aws.client(live.operator, "kms"), live.key_arn(key), requests)
+    made = imported.request(kms, arn, requests)
     into.mkdir(parents=True, exist_ok=True)
     public_key = into / f"{name}-{key}-wrapping-public-key.der"
     public_key.write_bytes(imported.public_key_path(requests, made).read_bytes())
@@ -192,6 +199,17 @@ def key_request(project: Project, name: str, into: Path) -> Data:
     }
 
 
+_UPLOAD_HINTS = {
+    "import-token-expired": "keyshift key request {name}, then have the same key wrapped with its new public key",
+    "import-token-invalid": "keyshift key request {name}, then have the same key wrapped with its new public key",
+    "key-not-unwrapped": "keyshift key wrap, with the public key of this request: keyshift key request {name}",
+    "no-import-request": "keyshift key request {name}, then have a key wrapped with its public key",
+    "key-already-imported": "keyshift key list {name} shows what it holds; another key would be a rotation",
+    "key-state": "keyshift key list {name}",
+}
+"""What to type next, where `keys.imported`, which knows no tenants, can only describe it."""
+
+
 def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
     """Imports the customer's wrapped key. Uploading the same file twice changes nothing."""
     tenant = records(project).tenant(name)
@@ -202,16 +220,22 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
     wrapped = _read(file)
     live = Live.find(project, name)
     key = _pending_key(tenant.layout) or tenant.layout.keys[-1].id
-    found = imported.upload(
-        aws.client(live.operator, "kms"), live.key_arn(key), wrapped, sha256, folder(project, name) / "key-requests"
-    )
+    try:
+        found = imported.upload(
+            aws.client(live.operator, "kms"), live.key_arn(key), wrapped, sha256, folder(project, name) / "key-requests"
+        )
+    except (RefusedInput, Waiting) as refused:
+        refused.message = f"{file}: {refused.message}"
+        if refused.code in _UPLOAD_HINTS:
+            refused.hint = _UPLOAD_HINTS[refused.code].format(name=name)
+        raise
     return {
         "tenant": name,
         "key": key,
         "state": "imported before; nothing was changed" if found.already else "imported",
         "fingerprint": found.key_material_id,
         "sha256": found.wrapped_sha256,
-        "next": f"keyshift {'resume' if records(project).unfinished(name) else 'enable'} {name}",
+        "next": f"keyshift {'resume' if tenant.layout.serves is None or records(project).unfinished(name) else 'enable'} {name}",
     }
 
 
@@ -365,4 +389,5 @@ def verdict(project: Project, name: str, id: str) -> Data:
 
 
 def _verdict(found: Verdict) -> Data:
-    return {**found.model_dump(mode="json"), "count": sum(found.counts.values()), "signature": "fits"}
+    counts = found.counts
+    return {**found.model_dump(mode="json"), "count": counts.get("versions", counts.get("found")), "signature": "fits"}

@@ -23,7 +23,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from rich.console import Console
-from rich.table import Table
 
 from migrate import aws, tenants
 from migrate.errors import KeyshiftError
@@ -64,7 +63,7 @@ def main() -> int:
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:
-        console.print(_table(result))
+        console.print("\n" + _table(result), markup=False)
     return 0 if result["ok"] else 1
 
 
@@ -295,8 +294,9 @@ class Demo:
         return done.stdout
 
 
-def _table(result: dict[str, Any]) -> Table:
-    table = Table(title=f"tenant {result['tenant']}: standard -> byok, {datetime.now(UTC):%Y-%m-%d}", show_header=False)
+def _table(result: dict[str, Any]) -> str:
+    """Lines that are whole at any width: a key ARN cut in two helps nobody."""
+    lines = [f"tenant {result['tenant']}: standard -> byok, {datetime.now(UTC):%Y-%m-%d}", ""]
     jobs, searches = result["jobs"], result["searches"]
     for name, value in (
         ("objects", f"{result['objects']:,}"),
@@ -310,13 +310,15 @@ def _table(result: dict[str, Any]) -> Table:
         ("searches meanwhile", f"{searches['answered']} answered, {searches['failed']} failed"),
         ("time", f"{result['minutes']} min in all, the move {seconds_text(result['enable_seconds'])}"),
         ("jobs disabled", seconds_text(result["jobs_disabled_seconds"])),
-        (f"bucket {result['bucket']}", f"under {result['bucket_key']}"),
-        (f"deployment {result['deployment']}", f"under {result['deployment_key']}"),
+        ("bucket", result["bucket"]),
+        ("  under", result["bucket_key"]),
+        ("deployment", result["deployment"]),
+        ("  under", result["deployment_key"]),
         *((step["when"], step["text"]) for step in result["proof"]),
         ("result", "ok" if result["ok"] else "NOT OK"),
     ):
-        table.add_row(name, value)
-    return table
+        lines.append(f"  {name:<31} {value}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

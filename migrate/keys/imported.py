@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import stamina
 from botocore.exceptions import ClientError
 
-from migrate.aws import code_of
+from migrate.aws import code_of, explained
 from migrate.errors import CloudError, KeyshiftError, RefusedInput, Waiting
 from migrate.files import private_folder, write_private
 from migrate.keys.wrap import WRAPPED_BYTES, WRAPPING_KEY_BITS
@@ -173,7 +173,7 @@ def _checked_file(wrapped: bytes, expected_sha256: str) -> str:
         raise RefusedInput(
             f"the file's SHA-256 is {digest[:12]}…, the customer named {expected[:12]}…:"
             " it was changed on the way, or the hash was taken over another file",
-            hint="the hash is taken over the wrapped file, not over the key",
+            hint="ask the customer for both again; the hash is taken over the wrapped file, not over the key",
             code="wrapped-sha256",
         )
     return digest
@@ -208,6 +208,7 @@ def _usable_request(place: Path, key_id: str) -> ImportRequest:
             f"no import has been asked for {key_id}, so the customer has no public key of it yet",
             waits_for="an import request",
             hint="ask for one, and have the key wrapped with the public key it gives",
+            code="no-import-request",
         )
     return made
 
@@ -257,49 +258,62 @@ _NOT_UNWRAPPED = (
     " instead of OAEP over SHA-256, or with another public key than this request's, or what was wrapped is not"
     " 32 raw bytes (base64 or PEM text, say)"
 )
-_REFUSALS: dict[str, tuple[type[KeyshiftError], str, str]] = {
+_WRAP_AGAIN = "ask for a new import request, and have the key wrapped again with its public key"
+_REFUSALS: dict[str, tuple[type[KeyshiftError], str, str, str]] = {
     "InvalidCiphertextException": (
         RefusedInput,
+        "key-not-unwrapped",
         _NOT_UNWRAPPED,
         "wrap it again with `keyshift key wrap`, or with the three openssl lines that it prints",
     ),
     "IncorrectKeyMaterialException": (
         RefusedInput,
+        "other-key-material",
         "the key already belongs to other material: KMS takes only the same bytes again",
         "to use another key, start a rotation",
     ),
     "ExpiredImportTokenException": (
         RefusedInput,
+        "import-token-expired",
         "the import token has expired; KMS issues it for 24 hours",
-        "ask for a new import request, and have the key wrapped again with its public key",
+        _WRAP_AGAIN,
     ),
     "InvalidImportTokenException": (
         RefusedInput,
+        "import-token-invalid",
         "the import token is not of this key, or not of the public key that was used",
-        "ask for a new import request, and have the key wrapped again with its public key",
+        _WRAP_AGAIN,
     ),
     "KMSInvalidStateException": (
         RefusedInput,
+        "key-state",
         "the key's state does not allow it (disabled, or to be deleted)",
         "see the key's state in the layout and in KMS",
     ),
     "UnsupportedOperationException": (
         RefusedInput,
+        "key-origin",
         "the key was not made for imported material (its origin is not EXTERNAL)",
         "see the tenant's key mode",
     ),
-    "NotFoundException": (CloudError, "the key does not exist in this account and Region", "see the stack's outputs"),
+    "NotFoundException": (
+        CloudError,
+        "key-missing",
+        "the key does not exist in this account and Region",
+        "see the stack's outputs",
+    ),
     "AccessDeniedException": (
         CloudError,
+        "key-denied",
         "we are not allowed to, by the key policy or by our own role",
         "see the key policy: our account's administrators import",
     ),
 }
+"""AWS's code -> what kind of error it is, our code, what it means, what to do."""
 
 
 def _refusal(error: ClientError, doing: str) -> KeyshiftError:
-    code = code_of(error)
-    if code not in _REFUSALS:
-        return CloudError(f"{doing}: AWS answered {code}", cloud_code=code)
-    kind, sentence, hint = _REFUSALS[code]
+    if code_of(error) not in _REFUSALS:
+        return explained(error, doing)
+    kind, code, sentence, hint = _REFUSALS[code_of(error)]
     return kind(f"{doing}: {sentence}", hint=hint, code=code)

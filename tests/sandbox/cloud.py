@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from sandbox.demo import STAMP, make_project
 from sandbox.supervisor import Sandbox
 
 BIN = Path(sys.executable).parent
+JOBS = Path(__file__).with_name("archive_jobs.py")
 REGION = "eu-west-1"
 COMMAND_SECONDS = 300
 INDEXED_SECONDS = 120
@@ -74,10 +75,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Key:
-    """A customer's key: its id in the layout, its ARN, the plaintext, the wrapped file and the import token."""
+    """A customer's key: its id in the layout, its ARN, the plaintext, the wrapped file and the import token.
+
+    `next` is the command that the upload named.
+    """
 
     id: str
     arn: str
+    next: str
     plaintext: bytes = field(repr=False)
     wrapped: bytes = field(repr=False)
     token: bytes = field(repr=False)
@@ -93,6 +98,24 @@ def records(count: int = 24, *, revision: int = 1) -> list[dict[str, Any]]:
         }
         for number in range(count)
     ]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What the Archive service did on a tenant while it was at work (`archive_jobs.py`), as it noted it itself."""
+
+    file: Path
+
+    def attempts(self, did: str) -> list[Mapping[str, Any]]:
+        """Every attempt to `write` or `search`, in order; its `code` is empty if it succeeded."""
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [one for one in found if one["did"] == did]
+
+    def archived(self) -> dict[str, dict[str, Any]]:
+        """Key below the prefix -> data of every record that a job was told is archived."""
+        accepted = [one["id"] for one in self.attempts("write") if not one["code"]]
+        return {f"records/jobs/{id}.json": {"number": int(id[-5:])} for id in accepted}
 
 
 @dataclass
@@ -177,6 +200,23 @@ class Tenant:
 
         until(all_there, lambda: f"{total} documents in {self.name}'s search, {seen[-1:]} are there", INDEXED_SECONDS)
 
+    @contextlib.contextmanager
+    def jobs(self) -> Iterator[Jobs]:
+        """The Archive service at work, as a process of its own, until the block ends."""
+        jobs = Jobs(self.cloud.folder / f"{self.name}-jobs-{secrets.token_hex(3)}.jsonl")
+        jobs.file.touch()
+        process = subprocess.Popen(
+            [sys.executable, str(JOBS), self.name, str(jobs.file)],
+            cwd=self.cloud.project,
+            env=self.cloud.environment,
+        )
+        try:
+            until(jobs.archived, "a job's first write", 60)
+            yield jobs
+        finally:
+            process.terminate()
+            process.wait(60)
+
     def shut_down(self) -> None:
         """Ends its search deployments, whose nodes each cost memory; nothing more can be done with the tenant."""
         self.cloud.shut_down_deployments(f"{self.name}-")
@@ -203,6 +243,10 @@ class Cloud:
     @property
     def passphrase(self) -> str:
         return Path(self.environment["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
+
+    def with_environment(self, **variables: str) -> Cloud:
+        """The same cloud, its programs started with these variables too."""
+        return replace(self, environment={**self.environment, **variables})
 
     # programs ---------------------------------------------------------------------------------
 
@@ -345,11 +389,11 @@ class Cloud:
         asked, wrapped = given
         requests = self.home / "tenants" / name / "key-requests"
         tokens = [path.read_bytes() for path in requests.rglob("ImportToken*")]
-        self.keyshift("key", "upload", name, wrapped["file"], "--sha256", wrapped["sha256"])
+        done = self.keyshift("key", "upload", name, wrapped["file"], "--sha256", wrapped["sha256"], "--json")
         listed = self.keyshift("key", "list", name, "--json").json()
         arn = next(row["arn"] for row in listed if row["id"] == asked["key"])
         plaintext, file = Path(wrapped["kept"]).read_bytes(), Path(wrapped["file"]).read_bytes()
-        return Key(asked["key"], arn, plaintext, file, tokens[-1])
+        return Key(asked["key"], arn, done.json()["next"], plaintext, file, tokens[-1])
 
     def _customer(self, name: str) -> Path:
         """Where the customer keeps things; no part of the vendor's side."""

@@ -10,21 +10,18 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import moved
 import pytest
-from cloud import Cloud, Done, Key, Tenant, records, until
+from cloud import Cloud, Done, Jobs, Key, Tenant, records, until
 from moved import Home, refused_with
 
 from migrate import archive
 
-JOBS = Path(__file__).with_name("archive_jobs.py")
 STEP_SECONDS = 180
 LATE = "records/late/after-the-cut-off.json"
 LATE_WORD = "Zyzzyva"
@@ -55,15 +52,13 @@ class Move:
     dry_run: Mapping[str, Any]
     frozen: Frozen
     report: Mapping[str, Any]
-    attempts: list[Mapping[str, Any]]
+    jobs: Jobs
     search_before: Mapping[str, Any]
 
     @property
     def added(self) -> dict[str, Any]:
         """What was archived while the move ran: by the job, and the one record after the cut-off."""
-        written = [one for one in self.attempts if one["did"] == "write" and not one["code"]]
-        by_job = {f"records/jobs/{one['id']}.json": {"number": int(one["id"][4:])} for one in written}
-        return {**by_job, LATE: {"word": LATE_WORD}}
+        return {**self.jobs.archived(), LATE: {"word": LATE_WORD}}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +71,7 @@ def move(cloud: Cloud) -> Iterator[Move]:
     dry_run = tenant.keyshift("enable", "--dry-run", "--json").json()
     untouched = (before, _everything(tenant))
     search_before = tenant.keyshift("search", "Boeing", "--json").json()
-    with _jobs(tenant) as attempts:
+    with tenant.jobs() as jobs:
         runner = cloud.start("keyshift", "enable", tenant.name, "--json")
         try:
             frozen = _look_while_frozen(tenant, runner)
@@ -84,11 +79,9 @@ def move(cloud: Cloud) -> Iterator[Move]:
             runner.send_signal(signal.SIGCONT)
             out, err = runner.communicate(timeout=STEP_SECONDS)
         assert runner.returncode == 0, f"{out}\n{err}"
-        accepted = len(_accepted(attempts()))
-        until(lambda: len(_accepted(attempts())) > accepted, "jobs to go on after the move", 60)
-    yield Move(
-        tenant, key, home, preview_before, untouched, dry_run, frozen, json.loads(out), attempts(), search_before
-    )
+        accepted = len(jobs.archived())
+        until(lambda: len(jobs.archived()) > accepted, "jobs to go on after the move", 60)
+    yield Move(tenant, key, home, preview_before, untouched, dry_run, frozen, json.loads(out), jobs, search_before)
     tenant.shut_down()
 
 
@@ -122,30 +115,6 @@ def _everything(tenant: Tenant) -> Any:
     folders = sorted(path.relative_to(tenant.folder).as_posix() for path in tenant.folder.rglob("*"))
     hashes = [hashlib.sha256(part).hexdigest() for part in (state.encode(), file)]
     return moved.resources(tenant), hashes, rows, folders
-
-
-@contextmanager
-def _jobs(tenant: Tenant) -> Iterator[Any]:
-    """The Archive service at work until the block ends; gives a function that reads its attempts so far."""
-    file = tenant.cloud.folder / f"{tenant.name}-jobs.jsonl"
-    file.touch()
-    process = subprocess.Popen(
-        [sys.executable, str(JOBS), tenant.name, str(file)], cwd=tenant.cloud.project, env=tenant.cloud.environment
-    )
-
-    def attempts() -> list[Mapping[str, Any]]:
-        return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-    try:
-        until(lambda: _accepted(attempts()), "a job's first write", 60)
-        yield attempts
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _accepted(attempts: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [one for one in attempts if one["did"] == "write" and not one["code"]]
 
 
 def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str]) -> Frozen:
@@ -245,7 +214,7 @@ def test_nothing_is_left_of_the_old_home(move: Move) -> None:
 
 
 def test_jobs_wrote_before_and_after_and_were_refused_meanwhile(move: Move) -> None:
-    writes = [one["code"] for one in move.attempts if one["did"] == "write"]
+    writes = [one["code"] for one in move.jobs.attempts("write")]
     assert writes[0] == ""
     assert writes[-1] == ""
     assert set(writes) == {"", "AccessDenied"}, "a refusal is the cloud's, and nothing else goes wrong for a job"
@@ -282,7 +251,7 @@ def test_while_the_gate_is_closed_searches_see_what_was_archived_before(move: Mo
 
 
 def test_searches_are_answered_before_during_and_after(move: Move) -> None:
-    searches = [one for one in move.attempts if one["did"] == "search"]
+    searches = move.jobs.attempts("search")
     assert [one for one in searches if one["code"]] == []
     assert {one["search"] for one in searches} == {"e1", "e2"}
     assert any(one["cutoff"] for one in searches)

@@ -1,0 +1,86 @@
+"""New tenants: standard by a plain `pulumi up`, byok as soon as the customer's key is in."""
+
+from __future__ import annotations
+
+import moved
+import pytest
+from cloud import ATTACHMENTS, Cloud, Tenant, records
+
+from sandbox.demo import STAMP
+
+
+@pytest.fixture
+def tenant(cloud: Cloud):
+    made = Tenant(cloud, cloud.new_name("new"))
+    yield made
+    made.shut_down()
+
+
+def configure(tenant: Tenant, **scalars: str) -> None:
+    """What an operator types for a new tenant, and nothing of ours."""
+    tenant.cloud.pulumi("stack", "init", tenant.stack)
+    for name, value in scalars.items():
+        tenant.pulumi("config", "set", f"keyshift:{name}", value)
+
+
+def test_a_standard_tenant_comes_up_by_a_plain_pulumi_up(tenant: Tenant) -> None:
+    configure(tenant, customer="new-corp", stamp=STAMP)
+    tenant.cloud.up(tenant.stack)
+    again = tenant.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+    assert "unchanged" in again.out
+
+    shown = tenant.keyshift("tenant", "show", "--json").json()
+    assert (shown["generation"], shown["layout"]["mode"], shown["next"]) == (1, "standard", None)
+    found = moved.resources(tenant)
+    assert (found["buckets"], found["keys"]) == ([], []), (
+        "a standard tenant lives in the vendor's bucket, under its key"
+    )
+    assert found["deployments"] == [f"{tenant.name}-e1"]
+
+    loaded = tenant.import_(records=records(), attachments=ATTACHMENTS)
+    tenant.wait_until_indexed(loaded["records"] + loaded["attachments"])
+    assert tenant.keyshift("search", "Boeing", "--json").json()["total"] == len(records()) // 2
+    vendor = tenant.cloud.pulumi("stack", "output", "vendor_key_arn", "-s", STAMP).out.strip()
+    stored = moved.contents(tenant.storage("s1"))
+    assert {version.key_arn for versions in stored.values() for version in versions} == {vendor}
+
+
+def test_a_byok_tenant_waits_for_its_key_and_comes_up_whole_once_it_is_in(tenant: Tenant) -> None:
+    cloud = tenant.cloud
+    created = tenant.keyshift("tenant", "create", "--customer", "new-corp", "--mode", "byok", check=False)
+    assert created.code == 3, created.text
+    assert f"keyshift key request {tenant.name}" in created.err, "what it waits for, and the next command"
+    only_the_key = moved.resources(tenant)
+    assert len(only_the_key.pop("keys")) == 1
+    only_the_key.pop("roles")
+    assert not any(only_the_key.values()), "nothing of the tenant's data can exist before its key"
+
+    asked = cloud.request_key(tenant.name)
+    early = tenant.keyshift("resume", check=False)
+    assert early.code == 3, "still no key"
+    key = cloud.upload_key(tenant.name, cloud.wrap_key(tenant.name, asked))
+    assert tenant.keyshift("resume", "--json").json()["state"] == "done"
+
+    layout = tenant.layout()
+    assert (layout["mode"], layout["serves"]) == ("byok", {"storage": "s1", "search": "e1", "pipeline": "p1"})
+    loaded = tenant.import_(records=records(4), attachments=ATTACHMENTS)
+    tenant.wait_until_indexed(loaded["records"] + loaded["attachments"])
+    stored = moved.contents(tenant.storage("s1", "runner"))
+    assert {version.key_arn for versions in stored.values() for version in versions} == {key.arn}
+    shown = cloud.elastic("GET", f"/deployments/{cloud.deployments()[f'{tenant.name}-e1']}")
+    assert shown["settings"]["byok"]["key_resource_path"] == key.arn
+    tenant.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def test_a_byok_tenant_made_by_a_plain_pulumi_up_comes_up_whole_too(tenant: Tenant) -> None:
+    cloud = tenant.cloud
+    configure(tenant, customer="new-corp", stamp=STAMP, keyMode="byok")
+    cloud.up(tenant.stack)
+    assert len(moved.resources(tenant)["keys"]) == 1
+    assert moved.resources(tenant)["deployments"] == []
+    key = cloud.give_key(tenant.name)
+    assert key.next == f"keyshift resume {tenant.name}"
+    tenant.keyshift("resume")
+    assert tenant.layout()["serves"] is not None
+    assert moved.resources(tenant)["deployments"] == [f"{tenant.name}-e1"]
+    tenant.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")

@@ -1,0 +1,388 @@
+"""The walker with fakes at its edges: no engine, no cloud, no DBOS; the record database is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import layouts
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from migrate import durable, runner
+from migrate.durable import Outcome
+from migrate.errors import CloudError, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.moves import KeyLost
+from migrate.operations import Move, OperationKind, Request, Wait
+from migrate.plan import plan
+from migrate.records import Operation, Records
+from migrate.runner import Runner, step_names
+from migrate.stack import Project, Step, UnexpectedPlan
+from migrate.verdict import Verdict, VerdictKind
+from stacks.layout import Layout
+from stacks.record import connect
+
+PHASES = ["key", "build", "freeze", "attach", "serve", "purge", "drop"]
+
+
+class FakeStack:
+    """Does what it is told and remembers it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.steps: list[Step] = []
+        self.generation = 0
+        self.is_cut_short = False
+
+    def render(self, _: Layout, generation: int) -> None:
+        self.calls.append("render")
+        self.rendered = generation
+
+    def recover(self) -> list[str]:
+        self.calls.append("recover")
+        return []
+
+    def preview(self, *, fence: int, plan_file: Path) -> list[Step]:
+        self.calls.append("preview")
+        self.fence, self.plan_file = fence, plan_file
+        return self.steps
+
+    def up(self, *, fence: int, plan_file: Path) -> None:
+        self.calls.append("up")
+        assert (fence, plan_file) == (self.fence, self.plan_file), "the up has to be bound by the plan that was judged"
+        self.generation = 0 if self.is_cut_short else self.rendered
+
+    def outputs(self) -> dict[str, Any]:
+        return {"generation": self.generation}
+
+
+class FakeMoves:
+    """Every wait and move works, except where a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.done: list[str] = []
+        self.fails: dict[str, Exception] = {}
+        self.key_answers: list[str] = []
+        self.cutoff: datetime | None = None
+
+    def made(self, *, operation: Operation, report: Callable[..., None], **_: Any) -> FakeMoves:
+        self.report = report
+        self.cutoff = operation.cutoff
+        return self
+
+    def wait(self, wait: Wait) -> dict[str, Any]:
+        return self._do(wait.kind)
+
+    def do(self, move: Move) -> dict[str, Any]:
+        return self._do(move.kind)
+
+    def _do(self, kind: str) -> dict[str, Any]:
+        if kind in self.fails:
+            raise self.fails[kind]
+        self.done.append(kind)
+        return {"did": kind}
+
+    def lost_key(self) -> KeyLost | None:
+        if self.key_answers and (said := self.key_answers.pop(0)):
+            return KeyLost("acme", "k1", said)
+        self.fails = {}
+        return None
+
+
+class MemoryJournal:
+    """`durable.walk` without DBOS: steps that were done are not done again."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def walk(self, _: Path, __: str, operation: str, steps: list[str], act: durable.Act) -> Outcome:
+        for step in steps:
+            if step in self.done:
+                continue
+            outcome = act(operation, step)
+            if outcome["state"] != "done":
+                return outcome
+            self.done.append(step)
+        return Outcome(state="done")
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Records:
+    monkeypatch.delenv("KEYSHIFT_DATABASE_URL", raising=False)
+    records = Records(connect(tmp_path / ".keyshift"))
+    records.create(layouts.standard())
+    return records
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> FakeStack:
+    fake = FakeStack()
+    monkeypatch.setattr(runner, "Stack", lambda *_: fake)
+    return fake
+
+
+@pytest.fixture
+def moves(monkeypatch: pytest.MonkeyPatch) -> FakeMoves:
+    fake = FakeMoves()
+    monkeypatch.setattr(runner, "Moves", fake.made)
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0)
+    return fake
+
+
+@pytest.fixture
+def walker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: Records, stack: FakeStack, moves: FakeMoves
+) -> Runner:
+    monkeypatch.setattr(durable, "walk", MemoryJournal().walk)
+    project = Project(root=tmp_path, home=tmp_path / ".keyshift")
+    made = Runner(project, "acme", lambda step, progress, _: None if progress else moves.told.append(step), patience=60)
+    for id in ("storage", "index", "purge"):
+        made.verdicts.store(verdict(f"acme-enable-1-{id}"))
+    return made
+
+
+def verdict(id: str, *, passed: bool = True) -> Verdict:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    return Verdict(
+        id=id,
+        kind=VerdictKind.STORAGE,
+        tenant="acme",
+        operation="acme-enable-1",
+        subject="s1",
+        passed=passed,
+        started_at=now,
+        finished_at=now,
+        counts={},
+    )
+
+
+def test_step_names_are_stable_because_the_journal_is_keyed_by_them() -> None:
+    made = plan(Request(operation="acme-enable-1", kind=OperationKind.ENABLE, mode="byok"), layouts.standard())
+    assert [phase.name for phase in made.phases] == PHASES
+    assert {phase.name: step_names(phase)[1:] for phase in made.phases} == {
+        "key": ["key/1-key-material"],
+        "build": ["build/1-key-usable", "build/2-copy", "build/3-verify-copied", "build/4-fill", "build/5-copy"],
+        "freeze": [
+            "freeze/1-limit-search",
+            "freeze/2-settle",
+            "freeze/3-copy",
+            "freeze/4-verify-storage",
+            "freeze/5-fill",
+            "freeze/6-verify-index",
+        ],
+        "attach": ["attach/1-limit-search", "attach/2-canary"],
+        "serve": ["serve/1-open-search"],
+        "purge": ["purge/1-purge-storage", "purge/2-prove-empty", "purge/3-purge-search"],
+        "drop": [],
+    }
+    assert all(step_names(phase)[0] == f"{phase.name}/up" for phase in made.phases)
+
+
+def test_an_operation_walks_every_phase_and_ends_in_the_planned_layout(
+    walker: Runner, records: Records, stack: FakeStack, moves: FakeMoves
+) -> None:
+    done = walker.run(OperationKind.ENABLE, "byok")
+    assert (done.state, done.step) == ("done", "drop/up")
+    assert [step for step in moves.told if step.endswith("/up")] == [f"{phase}/up" for phase in PHASES]
+    assert stack.calls == ["render", "recover", "preview", "up"] * len(PHASES)
+    held = records.tenant("acme")
+    assert held.layout.mode == "byok"
+    assert held.generation == 1 + len(PHASES)
+    assert held.lease_owner is None
+    assert done.jobs_closed_at is not None
+    assert done.jobs_opened_at is not None
+    assert done.jobs_closed_at < done.jobs_opened_at
+    walker.log.verify_chain()
+
+
+def test_the_cut_off_is_set_once_in_milliseconds_and_kept_over_a_resume(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["settle"] = CloudError("a writer is still let in")
+    with pytest.raises(KeyshiftError):
+        walker.run(OperationKind.ENABLE, "byok")
+    cutoff = records.operation("acme-enable-1").cutoff
+    assert cutoff is not None
+    assert cutoff.microsecond % 1000 == 0, "documents hold milliseconds"
+    assert records.tenant("acme").layout.gate.search_cutoff == cutoff
+    moves.fails.clear()
+    assert walker.resume().cutoff == cutoff
+
+
+# what is refused ------------------------------------------------------------------------------
+
+
+def test_a_dry_run_changes_nothing(walker: Runner, records: Records, stack: FakeStack) -> None:
+    before = records.tenant("acme")
+    assert [phase.name for phase in walker.preview(OperationKind.ENABLE, "byok").phases] == PHASES
+    assert records.tenant("acme") == before
+    assert records.operations("acme") == []
+    assert stack.calls == []
+
+
+def test_what_the_planner_refuses_is_never_begun(walker: Runner, records: Records) -> None:
+    with pytest.raises(RefusedInput, match="does not offer the mode byokv"):
+        walker.run(OperationKind.ENABLE, "byokv")
+    assert records.operations("acme") == []
+    assert records.tenant("acme").lease_owner is None
+
+
+def test_a_second_operation_is_refused_by_the_name_of_the_unfinished_one(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["key-material"] = Waiting("no key yet", waits_for="the key", hint="upload it")
+    with pytest.raises(Waiting):
+        walker.run(OperationKind.ENABLE, "byok")
+    with pytest.raises(
+        RefusedInput, match=r"in the middle of acme-enable-1 \(waiting, step key/1-key-material\)"
+    ) as refused:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert refused.value.code == "operation-unfinished"
+    assert refused.value.hint == "go on with it: keyshift resume acme"
+    assert len(records.operations("acme")) == 1
+
+
+def test_there_is_nothing_to_resume_without_an_unfinished_operation(walker: Runner) -> None:
+    with pytest.raises(RefusedInput, match="has no unfinished operation"):
+        walker.resume()
+
+
+@pytest.mark.parametrize("missing", ["storage", "index"])
+def test_nothing_is_released_while_its_verdict_is_not_stored(
+    walker: Runner, records: Records, stack: FakeStack, missing: str
+) -> None:
+    (walker.folder / "verdicts" / f"acme-enable-1-{missing}.json").unlink()
+    with pytest.raises(KeyshiftError, match=f"verdict acme-enable-1-{missing}, which does not exist") as refused:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert refused.value.code == "no-verdict"
+    assert records.operation("acme-enable-1").step == "purge/up"
+    assert not any(unit.release for unit in records.tenant("acme").layout.storages), "the record must not say so either"
+    assert len(stack.calls) == 4 * PHASES.index("purge"), "the purge phase must not reach the engine"
+
+
+def test_nothing_is_dropped_under_a_verdict_that_did_not_pass(walker: Runner, records: Records) -> None:
+    (walker.folder / "verdicts" / "acme-enable-1-purge.json").unlink()
+    walker.verdicts.store(verdict("acme-enable-1-purge", passed=False))
+    with pytest.raises(KeyshiftError, match="did not pass"):
+        walker.run(OperationKind.ENABLE, "byok")
+    assert [unit.id for unit in records.tenant("acme").layout.storages] == ["s1", "s2"]
+
+
+def test_refusing_the_unproven_asks_for_every_verdict_that_a_layout_names(walker: Runner) -> None:
+    for layout in (layouts.standard(), layouts.enable_frozen(), layouts.enable_served()):
+        walker._refuse_unproven(layout)
+    with pytest.raises(VerificationFailed, match="enable-1-index"):
+        walker._refuse_unproven(layouts.enable_released())
+    with pytest.raises(VerificationFailed):
+        walker._refuse_unproven(layouts.enable_done())
+
+
+def test_a_plan_that_does_too_much_is_never_carried_out(walker: Runner, stack: FakeStack) -> None:
+    stack.steps = [Step(op="delete", urn="urn:pulumi:tenant-acme::keyshift::x$aws:s3/bucket:Bucket::s1-bucket")]
+    with pytest.raises(KeyshiftError, match="would delete s1-bucket") as refused:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert refused.value.code == "unexpected-plan"
+    assert stack.calls == ["render", "recover", "preview"]
+    assert issubclass(UnexpectedPlan, KeyshiftError)
+
+
+def test_a_program_that_ended_before_its_last_line_is_noticed(walker: Runner, stack: FakeStack) -> None:
+    stack.is_cut_short = True
+    with pytest.raises(KeyshiftError, match="ended before its last line") as failed:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert failed.value.code == "program-incomplete"
+
+
+# how it stops ---------------------------------------------------------------------------------
+
+
+def test_a_wait_for_a_person_is_kept_with_its_reason_and_goes_on_at_resume(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["key-material"] = Waiting(
+        "no key yet", waits_for="the wrapped key", hint="upload it", code="key-material"
+    )
+    with pytest.raises(Waiting, match="no key yet") as waiting:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert (waiting.value.exit_code, waiting.value.waits_for) == (3, "the wrapped key")
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.message, held.hint) == ("waiting", "no key yet", "upload it")
+    moves.fails.clear()
+    done = walker.resume()
+    assert (done.state, done.message, done.hint) == ("done", None, None)
+    assert moves.done.count("key-material") == 1
+
+
+def test_a_librarys_error_stops_the_operation_with_a_sentence_and_it_can_be_resumed(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["copy"] = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+    with pytest.raises(KeyshiftError, match="AWS cannot be reached") as failed:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert failed.value.code == "unreachable"
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step) == ("failed", "build/2-copy")
+    moves.fails.clear()
+    assert walker.resume().state == "done"
+
+
+def test_a_defect_is_not_taken_for_an_outcome_but_the_operation_is_not_left_running(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["copy"] = KeyError("a defect")
+    with pytest.raises(KeyError):
+        walker.run(OperationKind.ENABLE, "byok")
+    held = records.operation("acme-enable-1")
+    assert held.state == "failed"
+    assert "KeyError, which Keyshift does not expect" in (held.message or "")
+
+
+# a key that is lost half-way ------------------------------------------------------------------
+
+
+def test_a_lost_key_is_waited_for_in_a_named_state_and_the_step_is_done_again(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["copy"] = CloudError("S3 answered KMS.DisabledException")
+    moves.key_answers = ["DisabledException", "DisabledException", ""]
+    seen: list[tuple[str, str | None]] = []
+    look = moves.lost_key
+
+    def lost_key() -> KeyLost | None:
+        held = records.operation("acme-enable-1")
+        seen.append((held.state, held.message))
+        return look()
+
+    moves.lost_key = lost_key
+    assert walker.run(OperationKind.ENABLE, "byok").state == "done"
+    assert seen[1] == ("waiting", "the key k1 of tenant acme cannot be used: KMS answered DisabledException")
+    assert records.operation("acme-enable-1").message is None
+
+
+def test_a_key_that_does_not_come_back_ends_in_waiting_with_exit_code_three(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    walker._patience = 0
+    moves.fails["fill"] = CloudError("the search answered 503")
+    moves.key_answers = ["DisabledException"] * 5
+    with pytest.raises(
+        Waiting, match="the key k1 of tenant acme cannot be used: KMS answered DisabledException"
+    ) as waiting:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert waiting.value.exit_code == 3
+    assert waiting.value.hint == "have it enabled, then: keyshift resume acme"
+    assert records.operation("acme-enable-1").state == "waiting"
+    moves.fails.clear()
+    moves.key_answers = []
+    assert walker.resume().state == "done"
+
+
+def test_an_error_while_every_key_works_is_not_waited_for(walker: Runner, records: Records, moves: FakeMoves) -> None:
+    moves.fails["fill"] = error = CloudError("the search answered 403", code="cloud")
+    moves.lost_key = lambda: None
+    with pytest.raises(KeyshiftError, match=error.message):
+        walker.run(OperationKind.ENABLE, "byok")
+    assert records.operation("acme-enable-1").state == "failed"
