@@ -18,7 +18,7 @@ SECRET_TEXT = re.compile(
     (?P<before>
       (?:pass(?:word|phrase) | token | secret (?:[-_]?access[-_]?key)? | secretstring | api[-_]?key
         | authorization | x-amz-signature)
-      \\?["']? \s* [:=] \s*                 # a name, maybe quoted, then its value
+      \\?["']? \s* [:=] \s* (?!\w+::|:)     # a name, maybe quoted, then its value; not a URN
       | \b (?:ApiKey | Bearer | Basic) \s+   # the schemes of an Authorization header
     )
     (?: "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | (?:(?:ApiKey|Bearer|Basic|AWS4-HMAC-SHA256)\s+)? \S+ )

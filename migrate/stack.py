@@ -124,7 +124,9 @@ class Project:
         backend = os.environ.get("PULUMI_BACKEND_URL")
         if backend is None:
             (self.home / "pulumi").mkdir(exist_ok=True)
-            backend = f"file://{self.home / 'pulumi'}"
+            # The files of metadata beside the state are not replaced atomically, as the state itself is:
+            # an engine that is killed at such a write leaves a state that nothing can read.
+            backend = f"file://{self.home / 'pulumi'}?metadata=skip"
         return {"PULUMI_BACKEND_URL": backend, "PULUMI_SKIP_UPDATE_CHECK": "true"}
 
 
@@ -302,11 +304,14 @@ def _told(what: str, stack: str) -> Iterator[None]:
         ) from error
 
 
+_ECHOES = ("program exited with non-zero exit code", "but none were seen")
+"""What the engine adds to an error: that the program ended, and each planned step that it did not come to."""
+
+
 def diagnostics(text: str) -> str:
     """The errors in what the CLI printed, as people or as JSON; its last words when there is none."""
     found = _errors_in_json(text) or _errors_in_lines(text)
-    # The second of these only repeats that there was an error.
-    told = [error for error in found if error and "program exited with non-zero exit code" not in error]
+    told = [error for error in found if not any(echo in error for echo in _ECHOES)]
     return "; ".join(dict.fromkeys(told or found)) or " ".join(text.split())[-400:]
 
 

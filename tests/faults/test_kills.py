@@ -202,7 +202,6 @@ def test_a_runner_killed_with_its_engine_and_plugins_ends_as_if_it_had_never_bee
         ("build/up", 0.2),
         ("build/up", 1.5),
         ("build/up", 4.0),
-        ("build/up", 8.0),
         ("freeze/up", 1.0),
         ("attach/up", 0.5),
         ("serve/up", 1.0),
@@ -210,8 +209,9 @@ def test_a_runner_killed_with_its_engine_and_plugins_ends_as_if_it_had_never_bee
         ("drop/up", 2.0),
     ):
         killed = doomed.kill_all_in(step, seconds)
-        print(step, seconds, doomed.tenant.step(), [k[-100:] for k in killed])
         cut_off += any("/pulumi --non-interactive up " in command for command in killed)
-    assert cut_off >= 6, "an engine died in the middle of most of the updates"
+    assert cut_off >= 5, "an engine died in the middle of most of the updates"
     doomed.finish()
     moved.assert_moved(doomed.tenant, doomed.home, doomed.key)
+    beside = list((doomed.tenant.cloud.home / "pulumi").rglob("*.attrs"))
+    assert not beside, "files beside the state are not replaced atomically: a kill leaves a state that nothing reads"

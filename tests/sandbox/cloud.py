@@ -231,6 +231,8 @@ class Cloud:
     project: Path
     environment: dict[str, str]
     account: str = "111122223333"
+    history: list[Done] = field(default_factory=list, repr=False)
+    """Every program that was run to its end, in order."""
 
     @property
     def home(self) -> Path:
@@ -245,8 +247,8 @@ class Cloud:
         return Path(self.environment["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text()
 
     def with_environment(self, **variables: str) -> Cloud:
-        """The same cloud, its programs started with these variables too."""
-        return replace(self, environment={**self.environment, **variables})
+        """The same cloud with a history of its own, its programs started with these variables too."""
+        return replace(self, environment={**self.environment, **variables}, history=[])
 
     # programs ---------------------------------------------------------------------------------
 
@@ -271,6 +273,7 @@ class Cloud:
             out, err = process.communicate()
             raise AssertionError(f"{program} {' '.join(words)} took over {seconds:.0f} s\n{out}\n{err}") from None
         done = Done((program, *words), process.returncode, out, err, time.monotonic() - began)
+        self.history.append(done)
         assert not check or done.code == 0, done.text
         return done
 

@@ -100,7 +100,8 @@ def test_the_password_of_a_database_url_is_masked_and_its_host_stays_readable() 
 def test_what_is_no_secret_stays_as_it_is() -> None:
     event = {"operation": "acme-enable-1", "objects": 12, "ratio": 0.5, "done": True, "none": None, "tokens": 3}
     assert redact(event) == event
-    for text in ("the token has expired", "AWS answered ExpiredTokenException (renew it)", "3 secrets were read"):
+    urn = "urn:pulumi:tenant-acme::keyshift::x$elasticstack:index/securityApiKey:SecurityApiKey::e1-archive-key"
+    for text in (urn, "the token has expired", "AWS answered ExpiredTokenException (renew it)", "3 secrets were read"):
         assert redact_text(text) == text
 
 

@@ -208,6 +208,7 @@ def test_of_a_programs_traceback_only_the_exception_is_told() -> None:
 def test_that_a_program_ended_is_not_told_where_the_reason_is() -> None:
     echo = "error: an unhandled error occurred: program exited with non-zero exit code: 1"
     assert diagnostics(f"error: tenant acme is sealed\n{echo}") == "tenant acme is sealed"
+    assert diagnostics(f"{echo}\nerror: expected resource operations for x but none were seen\nerror: no") == "no"
     assert "program exited" in diagnostics(echo)
 
 
