@@ -17,6 +17,8 @@ LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright &&
 UNIT := $(WITH_VENV) $(BIN)/pytest tests/unit $(PYTEST_ARGS)
 SANDBOX := $(WITH_VENV) $(BIN)/pytest tests/sandbox $(PYTEST_ARGS)
 
+FAULTS := $(WITH_VENV) $(BIN)/pytest tests/faults $(PYTEST_ARGS)
+
 # Runs a tier and says how long it took, also when it fails.
 define tier
 	@echo "== $(1)"; began=$$(date +%s); \
@@ -26,7 +28,7 @@ define tier
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit sandbox-tests lint clean
+.PHONY: help setup demo test unit sandbox-tests faults lint clean
 
 help: ## this text
 	@echo "Targets"
@@ -35,7 +37,7 @@ help: ## this text
 	@echo "Variables"
 	@echo "  RECORDS=n      demo: how many records to make"
 	@echo "  INPUT=folder   demo: your own records instead"
-	@echo "  PYTEST_ARGS=…  test, unit, sandbox-tests: more arguments for pytest"
+	@echo "  PYTEST_ARGS=…  test, unit, sandbox-tests, faults: more arguments for pytest"
 	@echo "  VERBOSE=1      setup: show what the steps print, and where things are"
 	@echo "  PYTHON=…       setup: the Python that runs it, 3.11 or newer; python3 if not given"
 	@echo "  KEYSHIFT_CACHE setup, from the environment: where the engine and the emulators go"
@@ -48,10 +50,11 @@ setup: ## environment, engine, emulators, Elasticsearch; seconds when they are t
 demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
 	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)")
 
-test: setup ## lint, then the unit tier, then the sandbox tier
+test: setup ## lint, then the unit tier, the sandbox tier and the fault tier
 	$(call tier,lint,$(LINT))
 	$(call tier,unit,$(UNIT))
 	$(call tier,sandbox,$(SANDBOX))
+	$(call tier,faults,$(FAULTS))
 
 lint: setup ## ruff, pyright and the import rules
 	$(call tier,lint,$(LINT))
@@ -61,6 +64,9 @@ unit: setup ## tests that need no server
 
 sandbox-tests: setup ## tests against real servers and the real engine
 	$(call tier,sandbox,$(SANDBOX))
+
+faults: setup ## kills of the runner and of its engine
+	$(call tier,faults,$(FAULTS))
 
 clean: ## removes what was built here; the sandbox's and the stacks' state and the cache stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

@@ -452,11 +452,13 @@ def _made(folder: Path, sandbox: Sandbox) -> Cloud:
     return Cloud(folder, sandbox, project, environment)
 
 
-def until(look: Callable[[], Found | None], what: str | Callable[[], str], limit: float) -> Found:
+def until(
+    look: Callable[[], Found | None], what: str | Callable[[], str], limit: float, *, every: float = 0.1
+) -> Found:
     """The first true value of `look`, or a failure that says what was waited for."""
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if found := look():
             return found
-        time.sleep(0.1)
+        time.sleep(every)
     raise AssertionError(f"not within {limit:.0f} s: {what if isinstance(what, str) else what()}")

@@ -11,7 +11,7 @@ import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from migrate import archive
 STEP_SECONDS = 180
 LATE = "records/late/after-the-cut-off.json"
 LATE_WORD = "Zyzzyva"
+RETAGGED = "attachments/deep/er/file.bin"
+COPIED = ("build/4-fill", "build/5-copy")
+"""Steps in which jobs still run, and everything that was there has been copied and compared."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def move(cloud: Cloud) -> Iterator[Move]:
     with tenant.jobs() as jobs:
         runner = cloud.start("keyshift", "enable", tenant.name, "--json")
         try:
+            _retag_while_jobs_run(tenant, runner)
             frozen = _look_while_frozen(tenant, runner)
         finally:
             runner.send_signal(signal.SIGCONT)
@@ -119,7 +123,7 @@ def _everything(tenant: Tenant) -> Any:
 
 def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str]) -> Frozen:
     """The runner is stopped in the middle of the freeze, so that nothing that is seen is a matter of luck."""
-    _stop_at(tenant, runner, "freeze/2-settle")
+    _stop_in(tenant, runner, "freeze/2-settle")
     admin, filter_ = tenant.search("e1"), tenant.search("e1").indices.get_alias(name="records").body
     # An instant after the cut-off, by the one writer that the cloud still lets in.
     archive.write_record(tenant.storage("s1", "runner"), "late", "after-the-cut-off", {"word": LATE_WORD})
@@ -138,19 +142,28 @@ def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str]) -> Frozen:
     )
 
 
-def _stop_at(tenant: Tenant, runner: subprocess.Popen[str], step: str) -> None:
-    """SIGSTOP in `step`, and not while the runner holds a lock of the record's: others go on reading it."""
+def _retag_while_jobs_run(tenant: Tenant, runner: subprocess.Popen[str]) -> None:
+    """A tag that comes after its object was copied and compared: it moves no ETag and makes no version."""
+    side = tenant.storage("s1", "archive")
+    _stop_in(tenant, runner, *COPIED)
+    place = {"Bucket": side.storage.bucket, "Key": side.storage.prefix + RETAGGED}
+    side.s3.put_object_tagging(**place, Tagging={"TagSet": [{"Key": "hold", "Value": "since the copy"}]})
+    runner.send_signal(signal.SIGCONT)
+
+
+def _stop_in(tenant: Tenant, runner: subprocess.Popen[str], *steps: str) -> None:
+    """SIGSTOP in one of `steps`, and not while the runner holds a lock of the record's: others go on reading it."""
 
     def is_there() -> bool:
         assert runner.poll() is None, runner.communicate()
-        return tenant.step() == step
+        return tenant.step() in steps
 
-    until(is_there, lambda: f"the step {step}, it is {tenant.step()}", STEP_SECONDS)
+    until(is_there, lambda: f"one of {steps}, it is {tenant.step()}", STEP_SECONDS, every=0.005)
     runner.send_signal(signal.SIGSTOP)
     while not _is_unlocked(tenant.cloud.home / "keyshift.db"):
         runner.send_signal(signal.SIGCONT)
         runner.send_signal(signal.SIGSTOP)
-    assert tenant.step() == step
+    assert tenant.step() in steps
 
 
 def _is_unlocked(database: Path) -> bool:
@@ -201,7 +214,16 @@ def test_a_preview_shows_no_change_before_and_after(move: Move) -> None:
 def test_nothing_is_lost_doubled_or_altered_in_the_storage(move: Move) -> None:
     history = [len(versions) for versions in move.home.contents.values()]
     assert max(history) == 3, "the test's own history: one record was written, deleted and written again"
-    moved.assert_contents(move.tenant, move.home, move.key, move.added)
+    side = move.tenant.storage("s2", "runner")
+    retagged = moved.contents(side)[RETAGGED]  # has a test of its own
+    home = replace(move.home, contents={**move.home.contents, RETAGGED: retagged})
+    moved.assert_contents(move.tenant, home, move.key, move.added)
+
+
+@pytest.mark.xfail(strict=True, reason="what is compared before the freeze is not compared again in it, tags neither")
+def test_a_tag_that_is_set_after_its_object_was_copied_is_kept(move: Move) -> None:
+    version = moved.contents(move.tenant.storage("s2", "runner"))[RETAGGED][-1]
+    assert dict(version.tags) == {"hold": "since the copy"}
 
 
 def test_every_object_has_its_document_and_no_other_is_there(move: Move) -> None:

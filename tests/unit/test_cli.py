@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -9,21 +10,30 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import kms_lab
+import layouts
 import pytest
 import sqlalchemy as sql
 import structlog
+import time_machine
 from botocore import exceptions as boto
+from cryptography.hazmat.primitives.asymmetric import rsa
 from elastic_transport import ConnectionError as SearchUnreachable
 from pulumi.automation import CommandError, CommandResult
 from test_show import STATUS, operation, stored
 from typer.main import get_command
 
-from migrate import cli, failures, tenants
+from migrate import cli, failures, records, tenants
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from sandbox.aws.kms import KmsError
 from stacks.errors import GuardError
+from stacks.record import connect
 
 REFUSED = boto.EndpointConnectionError(endpoint_url="http://127.0.0.1:9/")
 
@@ -352,3 +362,98 @@ def test_a_status_without_watch_looks_once(
     monkeypatch.setattr(tenants, "status", lambda *_: STATUS)
     assert keyshift("status", "acme")[1].count("acme-enable-1") == 1
     assert json.loads(keyshift("status", "acme", "--json")[1]) == STATUS
+
+
+# a customer's key, as the real KMS of the sandbox judges it -----------------------------------
+
+
+class KmsClient:
+    """The sandbox's KMS with the manners of boto3's client."""
+
+    def __init__(self, lab: kms_lab.Lab) -> None:
+        self._lab = lab
+
+    def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]:
+        operation = "".join(part.capitalize() for part in name.split("_"))
+
+        def call(**request: Any) -> dict[str, Any]:
+            blobs = {key: kms_lab.blob(value) for key, value in request.items() if isinstance(value, bytes)}
+            try:
+                answer = self._lab(operation, **{**request, **blobs})
+            except KmsError as error:
+                said = {"Code": error.code, "Message": error.message}
+                raise boto.ClientError({"Error": said}, operation) from error
+            for key in ("PublicKey", "ImportToken"):
+                if key in answer:
+                    answer[key] = base64.b64decode(answer[key])
+            if "ParametersValidTo" in answer:
+                answer["ParametersValidTo"] = datetime.fromtimestamp(answer["ParametersValidTo"], UTC)
+            return answer
+
+        return call
+
+
+class WrappingPair(kms_lab.OnePair):
+    def __init__(self) -> None:
+        self._pair = rsa.generate_private_key(public_exponent=65537, key_size=4096)
+
+
+@dataclass
+class Uploading:
+    """A byok tenant that waits for its key, in a KMS whose clock the test turns."""
+
+    clock: kms_lab.Clock
+    lab: kms_lab.Lab
+    key: str
+    folder: Path
+
+
+@pytest.fixture
+def uploading(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploading]:
+    clock = kms_lab.Clock()
+    clock.now = datetime.now(UTC).timestamp()
+    kms = kms_lab.open_kms(project / "kms", clock=clock)
+    kms.wrapping_keys = WrappingPair()
+    lab = kms_lab.Lab(kms)
+    key = lab.key(Origin="EXTERNAL")
+    records.Records(connect(project / ".keyshift")).create(layouts.byok_pending())
+    live = SimpleNamespace(operator=None, key_arn=lambda _: key)
+    monkeypatch.setattr(tenants.Live, "find", lambda *_: live)
+    monkeypatch.setattr(tenants, "has_empty_key", lambda *_: True)
+    monkeypatch.setattr(tenants.aws, "client", lambda *_: KmsClient(lab))
+    yield Uploading(clock, lab, key, project)
+    kms.close()
+
+
+def wrapped_for(uploading: Uploading, keyshift: Callable[..., tuple[int, str, str]]) -> tuple[Path, str]:
+    """Asked for by the vendor, wrapped by the customer: file and hash."""
+    _, out, _ = keyshift("key", "request", "acme", "--out", str(uploading.folder), "--json")
+    file = uploading.folder / "wrapped.bin"
+    _, out, _ = keyshift("key", "wrap", json.loads(out)["public_key"], "--out", str(file), "--json")
+    return file, json.loads(out)["sha256"]
+
+
+def test_a_token_that_kms_calls_expired_is_refused_with_the_command_for_a_new_one(
+    uploading: Uploading, keyshift: Callable[..., tuple[int, str, str]]
+) -> None:
+    file, digest = wrapped_for(uploading, keyshift)
+    uploading.clock.now += 24 * 3600  # KMS's clock alone: ours may run late
+    code, _, err = keyshift("key", "upload", "acme", str(file), "--sha256", digest)
+    assert code == 2, err
+    assert "the import token has expired; KMS issues it for 24 hours" in err
+    assert "keyshift key request acme, then have the same key wrapped with its new public key" in err
+    assert uploading.lab.state(uploading.key) == "PendingImport"
+
+
+def test_a_token_that_we_know_to_be_expired_is_not_even_sent(
+    uploading: Uploading, keyshift: Callable[..., tuple[int, str, str]]
+) -> None:
+    file, digest = wrapped_for(uploading, keyshift)
+    with time_machine.travel(datetime.now(UTC) + timedelta(hours=24), tick=False):
+        code, _, err = keyshift("key", "upload", "acme", str(file), "--sha256", digest)
+        assert code == 2, err
+        assert "expired at" in err
+        uploading.clock.now += 24 * 3600
+        file, digest = wrapped_for(uploading, keyshift)
+        assert keyshift("key", "upload", "acme", str(file), "--sha256", digest)[0] == 0
+    assert uploading.lab.state(uploading.key) == "Enabled", "what the hint says leads to the end"
