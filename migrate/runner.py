@@ -58,27 +58,35 @@ class Runner:
         self._tell = tell
         self._patience = patience
         self._fence = 0
+        self._back: float | None = None  # when a key that had been lost was there again, on the monotonic clock
 
     # what may be asked for --------------------------------------------------------------------
 
     def preview(self, kind: OperationKind, mode: str | None) -> Plan:
-        """The plan of an operation that is not begun: what --dry-run prints. Changes nothing."""
+        """The plan of an operation that is not begun: what --dry-run prints. Changes nothing.
+
+        Raises RefusedInput while another operation is unfinished: its middle layouts are no place to start from.
+        """
         tenant = self.records.tenant(self.tenant)
+        self._refuse_unfinished()
         return plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode), tenant.layout)
 
     def run(self, kind: OperationKind, mode: str | None = None) -> Operation:
         """Begins an operation and walks it. Raises RefusedInput when another one is unfinished."""
         with self._acting():
             tenant = self.records.tenant(self.tenant)
-            unfinished = self.records.unfinished(self.tenant)
-            if unfinished is not None:
-                raise RefusedInput(
-                    f"tenant {self.tenant} is in the middle of {unfinished.id} ({unfinished.state}, "
-                    f"step {unfinished.step or 'none yet'})",
-                    hint=f"go on with it: keyshift resume {self.tenant}",
-                    code="operation-unfinished",
-                )
+            self._refuse_unfinished()
             return self._walk(self._begin(tenant, kind, mode))
+
+    def _refuse_unfinished(self) -> None:
+        unfinished = self.records.unfinished(self.tenant)
+        if unfinished is not None:
+            raise RefusedInput(
+                f"tenant {self.tenant} is in the middle of {unfinished.id} ({unfinished.state}, "
+                f"step {unfinished.step or 'none yet'})",
+                hint=f"go on with it: keyshift resume {self.tenant}",
+                code="operation-unfinished",
+            )
 
     def resume(self) -> Operation:
         """Goes on with the tenant's unfinished operation. Raises RefusedInput when there is none.
@@ -94,6 +102,8 @@ class Runner:
                 raise RefusedInput(
                     f"tenant {self.tenant} has no unfinished operation", hint=f"keyshift status {self.tenant}"
                 )
+            if operation.state == "waiting":
+                self._back = time.monotonic()  # whoever resumes has just brought back what was waited for
             return self._walk(operation)
 
     # walking ----------------------------------------------------------------------------------
@@ -178,19 +188,22 @@ class Runner:
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
         """Does a step; while it fails because a key in use is lost, waits for the key and does it again."""
         until = time.monotonic() + self._patience
-        back = -AFTERMATH_SECONDS
         while True:
             try:
                 return self._do(operation_id, step)
             except Exception as error:
-                if not isinstance(failures.understood(error), CloudError | KeyLost):
+                failed = failures.understood(error)
+                if not isinstance(failed, CloudError | KeyLost):
                     raise
                 lost = error if isinstance(error, KeyLost) else self._moves(operation_id, step).lost_key()
                 if lost is not None:
                     self._wait_for_key(operation_id, step, lost, until)
-                    back = time.monotonic()
-                elif time.monotonic() - back > AFTERMATH_SECONDS:
+                    self._back = time.monotonic()
+                elif self._back is None or time.monotonic() - self._back > AFTERMATH_SECONDS:
                     raise
+                else:
+                    what = f"what hangs on the key that is back: {failed.message}"
+                    self._reporter(operation_id, step)(Progress(move="wait", waiting=what))
                 time.sleep(POLL_SECONDS)
 
     def _wait_for_key(self, operation_id: str, step: str, lost: KeyLost, until: float) -> None:

@@ -368,7 +368,7 @@ def is_alive(pid: int) -> bool:
 
 
 class UnexpectedPlan(KeyshiftError):
-    """A preview would do what the phase does not ask for; nothing was changed."""
+    """A preview would do what the phase does not ask for; no resource was changed."""
 
 
 STATEFUL = frozenset(
@@ -401,7 +401,7 @@ def judge(steps: list[Step], after: Layout) -> None:
     if wrong:
         raise UnexpectedPlan(
             f"the preview of tenant {after.tenant} would {', '.join(wrong)}, which this phase does not ask for; "
-            "nothing was changed",
+            "no resource was changed",
             hint=f"look at it: pulumi preview -s tenant-{after.tenant} --diff",
             code="unexpected-plan",
         )

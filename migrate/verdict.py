@@ -103,7 +103,7 @@ class Verdicts:
 
     def _path(self, id: str) -> Path:
         if not _ID.fullmatch(id):
-            raise RefusedInput(f"{id!r} is not the id of a verdict")
+            raise RefusedInput(f"{id!r} is not the id of a verdict", hint="keyshift verdict list TENANT")
         return self._folder / FOLDER / f"{id}.json"
 
 

@@ -36,11 +36,16 @@ def search_errors(doing: str) -> Iterator[None]:
         yield
     except ApiError as error:
         raise CloudError(
-            f"{doing}: the search answered {error.status_code} ({error.message})", cloud_code=str(error.status_code)
+            f"{doing}: the search answered {error.status_code} ({error.message})",
+            cloud_code=str(error.status_code),
+            hint="mend what it names, then run the same command again",
         ) from error
     except Unreachable as error:
         raise CloudError(
-            f"{doing}: the search cannot be reached ({error.message})", cloud_code="unreachable"
+            f"{doing}: the search cannot be reached ({error.message})",
+            cloud_code="unreachable",
+            hint="see that the deployment runs and lets this machine in, then run the same command again",
+            code="unreachable",
         ) from error
 
 

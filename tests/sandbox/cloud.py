@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -426,7 +427,16 @@ def running_cloud(folder: Path) -> Iterator[Cloud]:
         cloud.up(STAMP)
         yield cloud
     finally:
+        _end_what_is_left(folder / "project")
         sandbox.reset()
+
+
+def _end_what_is_left(project: Path) -> None:
+    """A test that failed may leave an engine, which lives in a session of its own."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it ended, or it is not ours to look at
+            if os.fsencode(f"KEYSHIFT_PROJECT={project}\0") in environment.read_bytes():
+                os.kill(int(environment.parent.name), signal.SIGKILL)
 
 
 def _made(folder: Path, sandbox: Sandbox) -> Cloud:

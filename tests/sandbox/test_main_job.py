@@ -67,6 +67,7 @@ class Move:
 @pytest.fixture(scope="module")
 def move(cloud: Cloud) -> Iterator[Move]:
     tenant = _living_tenant(cloud)
+    upload = _begun_upload(tenant)
     key = cloud.give_key(tenant.name)
     home = moved.home_of(tenant)
     preview_before = tenant.pulumi("preview", "--expect-no-changes")
@@ -78,7 +79,7 @@ def move(cloud: Cloud) -> Iterator[Move]:
         runner = cloud.start("keyshift", "enable", tenant.name, "--json")
         try:
             _retag_while_jobs_run(tenant, runner)
-            frozen = _look_while_frozen(tenant, runner)
+            frozen = _look_while_frozen(tenant, runner, upload)
         finally:
             runner.send_signal(signal.SIGCONT)
             out, err = runner.communicate(timeout=STEP_SECONDS)
@@ -90,7 +91,7 @@ def move(cloud: Cloud) -> Iterator[Move]:
 
 
 def _living_tenant(cloud: Cloud) -> Tenant:
-    """With a history: second revisions, a deleted record, one that came back, tags, headers, an open upload."""
+    """With a history: second revisions, a deleted record, one that came back, tags, headers."""
     tenant = cloud.tenant("move")
     tenant.import_(records=records(revision=2))
     side = tenant.storage("s1", "archive")
@@ -103,11 +104,18 @@ def _living_tenant(cloud: Cloud) -> Tenant:
     letter = {**place, "Key": f"{side.storage.prefix}attachments/letter.html"}
     headers = {"ContentType": "text/html; charset=utf-8", "CacheControl": "no-store", "ContentLanguage": "de"}
     side.s3.put_object(**letter, Body=b"<p>Z\xc3\xbcrich", Metadata=metadata, ChecksumAlgorithm="SHA256", **headers)
-    upload = side.s3.create_multipart_upload(**place)
-    side.s3.upload_part(**place, UploadId=upload["UploadId"], PartNumber=1, Body=b"begun before the freeze")
     tenant.expected += 1 - 1  # the letter came, one record went
     tenant.wait_until_indexed(tenant.expected)
     return tenant
+
+
+def _begun_upload(tenant: Tenant) -> dict[str, Any]:
+    """What it takes to complete an upload that is begun, and could be completed at any time."""
+    side = tenant.storage("s1", "archive")
+    place = {"Bucket": side.storage.bucket, "Key": f"{side.storage.prefix}attachments/.hidden"}
+    id = side.s3.create_multipart_upload(**place)["UploadId"]
+    part = side.s3.upload_part(**place, UploadId=id, PartNumber=1, Body=b"begun before the freeze")
+    return {"UploadId": id, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}}
 
 
 def _everything(tenant: Tenant) -> Any:
@@ -121,7 +129,7 @@ def _everything(tenant: Tenant) -> Any:
     return moved.resources(tenant), hashes, rows, folders
 
 
-def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str]) -> Frozen:
+def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str], upload: Mapping[str, Any]) -> Frozen:
     """The runner is stopped in the middle of the freeze, so that nothing that is seen is a matter of luck."""
     _stop_in(tenant, runner, "freeze/2-settle")
     admin, filter_ = tenant.search("e1"), tenant.search("e1").indices.get_alias(name="records").body
@@ -135,7 +143,7 @@ def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str]) -> Frozen:
         late_search=tenant.keyshift("search", LATE_WORD, "--json").json(),
         late_is_indexed=found == 1,
         alias_filter=filter_[moved.INDEX]["aliases"]["records"]["filter"],
-        refusals=_writes_by_archive(tenant),
+        refusals=_writes_by_archive(tenant, upload),
         status=tenant.keyshift("status", "--json").json(),
         destroy=tenant.pulumi("destroy", "--yes", check=False),
         preview=tenant.pulumi("preview", check=False),
@@ -178,7 +186,7 @@ def _is_unlocked(database: Path) -> bool:
     return True
 
 
-def _writes_by_archive(tenant: Tenant) -> dict[str, str]:
+def _writes_by_archive(tenant: Tenant, upload: Mapping[str, Any]) -> dict[str, str]:
     """What the Archive service's role may still do to its storage: the code of each refusal."""
     side = tenant.storage("s1", "archive")
     place = {"Bucket": side.storage.bucket, "Key": f"{side.storage.prefix}attachments/.hidden"}
@@ -187,6 +195,7 @@ def _writes_by_archive(tenant: Tenant) -> dict[str, str]:
         "DeleteObject": refused_with(lambda: side.s3.delete_object(**place)),
         "PutObjectTagging": refused_with(lambda: side.s3.put_object_tagging(**place, Tagging={"TagSet": []})),
         "CreateMultipartUpload": refused_with(lambda: side.s3.create_multipart_upload(**place)),
+        "CompleteMultipartUpload": refused_with(lambda: side.s3.complete_multipart_upload(**place, **upload)),
         "CopyObject": refused_with(lambda: side.s3.copy_object(**place, CopySource=dict(place))),
         "GetObject": refused_with(lambda: side.s3.get_object(**place)),
     }
@@ -258,6 +267,7 @@ def test_the_report_counts_what_is_there(move: Move) -> None:
 def test_while_the_gate_is_closed_the_cloud_refuses_every_write_of_archive(move: Move) -> None:
     refusals = dict(move.frozen.refusals)
     assert refusals.pop("GetObject") == "", "reading goes on"
+    assert refusals.pop("CompleteMultipartUpload") in {"AccessDenied", "NoSuchUpload"}, "settling may have aborted it"
     assert set(refusals.values()) == {"AccessDenied"}, refusals
 
 

@@ -17,6 +17,7 @@ from migrate.errors import CloudError, KeyshiftError, RefusedInput, Verification
 from migrate.moves import KeyLost
 from migrate.operations import Move, OperationKind, Request, Wait
 from migrate.plan import plan
+from migrate.progress import Progress
 from migrate.records import Operation, Records
 from migrate.runner import Runner, step_names
 from migrate.stack import Project, Step, UnexpectedPlan
@@ -63,6 +64,7 @@ class FakeMoves:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.waited: list[str] = []
         self.done: list[str] = []
         self.fails: dict[str, Exception] = {}
         self.key_answers: list[str] = []
@@ -72,6 +74,12 @@ class FakeMoves:
         self.report = report
         self.cutoff = operation.cutoff
         return self
+
+    def tell(self, step: str, progress: Progress | None, _: float) -> None:
+        if progress is None:
+            self.told.append(step)
+        elif progress.waiting:
+            self.waited.append(progress.waiting)
 
     def wait(self, wait: Wait) -> dict[str, Any]:
         return self._do(wait.kind)
@@ -138,7 +146,7 @@ def walker(
 ) -> Runner:
     monkeypatch.setattr(durable, "walk", MemoryJournal().walk)
     project = Project(root=tmp_path, home=tmp_path / ".keyshift")
-    made = Runner(project, "acme", lambda step, progress, _: None if progress else moves.told.append(step), patience=60)
+    made = Runner(project, "acme", moves.tell, patience=60)
     for id in ("storage", "index", "purge"):
         made.verdicts.store(verdict(f"acme-enable-1-{id}"))
     return made
@@ -378,6 +386,28 @@ def test_a_key_that_does_not_come_back_ends_in_waiting_with_exit_code_three(
     moves.fails.clear()
     moves.key_answers = []
     assert walker.resume().state == "done"
+
+
+def test_what_hangs_on_a_key_may_still_refuse_for_a_while_after_a_resume(
+    walker: Runner, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walker._patience = 0
+    moves.fails["fill"] = CloudError("the search answered 503")
+    moves.key_answers = ["DisabledException"] * 5
+    with pytest.raises(Waiting):
+        walker.run(OperationKind.ENABLE, "byok")
+    moves.key_answers = []
+    looks: list[None] = []
+
+    def lost_key() -> None:
+        looks.append(None)
+        if len(looks) == 3:
+            moves.fails.clear()
+
+    moves.lost_key = lost_key
+    assert walker.resume().state == "done", "a search needs a while to be unlocked"
+    assert len(looks) == 3
+    assert moves.waited[-1] == "what hangs on the key that is back: the search answered 503"
 
 
 def test_an_error_while_every_key_works_is_not_waited_for(walker: Runner, records: Records, moves: FakeMoves) -> None:
