@@ -185,9 +185,10 @@ def test_a_runner_killed_at_every_step_ends_as_if_it_had_never_been(doomed: Doom
             if step.endswith(LONG):
                 killed.append(doomed.kill_after(chance.uniform(0.2, 5)))
         doomed.finish()
-    print(killed, len(killed), set(doomed.steps) - set(killed))
     boundaries = [step for step in doomed.steps if step.endswith("/up")]
-    assert set(boundaries) <= set(killed), f"killed only at {killed}"
+    print(f"killed {len(killed)} times, at {killed}")
+    assert set(boundaries) <= set(killed), "each boundary"
+    assert len(set(killed)) >= len(doomed.steps) * 2 // 3, "and within most phases"
     moved.assert_moved(doomed.tenant, doomed.home, doomed.key, added=jobs.archived())
     assert {one["code"] for one in jobs.attempts("write")} <= {"", "AccessDenied"}
     again = doomed.tenant.keyshift("resume", check=False)
