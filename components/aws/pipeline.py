@@ -18,9 +18,10 @@ WORKER_SECONDS = 60
 WORKER_MEMORY_MB = 256
 BATCH_SIZE = 10
 ATTEMPTS = 5
-# AWS asks for six times the function's time, so that a throttled batch is not seen twice.
-# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
-VISIBILITY_SECONDS = 6 * WORKER_SECONDS
+# AWS advises six times the function's time against a throttled batch being seen twice, and asks for at
+# least once. Twice is harmless here (documents carry versions), while a freeze waits, with jobs closed, for
+# a message whose worker was lost. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
+VISIBILITY_SECONDS = WORKER_SECONDS + 30
 RETENTION_SECONDS = 14 * 24 * 3600
 """SQS's longest: what waits longer is lost, so a pipeline that was paused always reconciles."""
 
@@ -62,7 +63,7 @@ class Pipeline(pulumi.ComponentResource):
         queue, dead_letters = self._queues(args)
         if args.state != DETACHED:
             self._subscription(args, queue)
-        function = self._function(args)
+        function = self._function(args, queue)
         mapping = aws.lambda_.EventSourceMapping(
             f"{args.id}-mapping",
             event_source_arn=queue.arn,
@@ -144,7 +145,7 @@ class Pipeline(pulumi.ComponentResource):
         )
         aws.cloudwatch.EventTarget(f"{args.id}-target", rule=rule.name, arn=queue.arn, opts=child)
 
-    def _function(self, args: PipelineArgs) -> aws.lambda_.Function:
+    def _function(self, args: PipelineArgs, queue: aws.sqs.Queue) -> aws.lambda_.Function:
         return aws.lambda_.Function(
             f"{args.id}-worker",
             name=naming.pipeline(args.tenant, args.id),
@@ -160,6 +161,7 @@ class Pipeline(pulumi.ComponentResource):
                     "PREFIX": args.prefix,
                     "INDEX": args.index,
                     "SEARCH_SECRET": args.search_secret,
+                    "QUEUE_URL": queue.url,
                 }
             ),
             opts=pulumi.ResourceOptions(parent=self),

@@ -480,13 +480,24 @@ def test_lambda_is_told_which_messages_failed_and_a_refused_credential_is_read_a
         made.append(Worker(bucket, index, BUCKET, PREFIX))
         return made[-1]
 
+    class Queue:
+        def change_message_visibility(self, **asked):
+            given_again.append(asked)
+
+    given_again = []
+    monkeypatch.setattr(handler.boto3, "client", lambda _service: Queue())
+    monkeypatch.setenv("QUEUE_URL", "http://queue")
     cached = handler.functools.cache(make)
     monkeypatch.setattr(handler, "worker", cached)
     bucket.put("attachments/a", 1)
-    event = {"Records": [message("m1", "attachments/a")]}
+    received = {"receiptHandle": "r1", "attributes": {"ApproximateReceiveCount": "2"}}
+    event = {"Records": [message("m1", "attachments/a") | received]}
     index.status = 401
     assert handler.handle(event, None) == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
     index.status = None
     assert handler.handle(event, None) == {"batchItemFailures": []}
     assert handler.handle(event, None) == {"batchItemFailures": []}
     assert len(made) == 2
+    assert given_again == [{"QueueUrl": "http://queue", "ReceiptHandle": "r1", "VisibilityTimeout": 10}], (
+        "a failed message has to come back in seconds: a freeze waits for it with jobs closed"
+    )
