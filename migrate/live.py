@@ -9,6 +9,7 @@ from typing import Any, Literal
 import boto3
 from elasticsearch import Elasticsearch
 
+from components import naming
 from migrate import aws
 from migrate.copy.s3 import Side, StorageRef, prepare
 from migrate.errors import RefusedInput
@@ -33,7 +34,7 @@ class Live:
     def find(cls, project: Project, name: str) -> Live:
         """Raises RefusedInput when the tenant is unknown or was never brought up."""
         layout = Records(connect(project.home)).tenant(name).layout
-        outputs = Stack(project, f"tenant-{name}").outputs()
+        outputs = Stack(project, naming.tenant_stack(name)).outputs()
         if not outputs:
             raise RefusedInput(
                 f"tenant {name} has not been brought up yet",

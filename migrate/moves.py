@@ -16,7 +16,7 @@ from migrate import aws
 from migrate.copy.engine import Transfer, copy_pass
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.purge import Purge, prove_empty, purge
-from migrate.copy.s3 import abort_uploads, delete_version, list_versions
+from migrate.copy.s3 import Side, abort_uploads, delete_version, list_versions
 from migrate.copy.settle import probe_write_refused, two_equal_listings
 from migrate.copy.verify import verify_copied, verify_storage
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
@@ -130,12 +130,14 @@ class Moves:
 
     # copy and fill ----------------------------------------------------------------------------
 
+    def _sides(self, move: Move) -> tuple[Side, Side]:
+        return self.live.storage(_named(move.storage)), self.live.storage(_named(move.target))
+
     def _transfer(self, move: Move, manifest: Manifest) -> Transfer:
-        source, target = self.live.storage(_named(move.storage)), self.live.storage(_named(move.target))
-        return Transfer(source, target, manifest)
+        return Transfer(*self._sides(move), manifest)
 
     def _manifest(self, move: Move) -> Manifest:
-        source, target = self.live.storage(_named(move.storage)), self.live.storage(_named(move.target))
+        source, target = self._sides(move)
         return Manifest.open(self._manifest_path, source.storage, target.storage)
 
     @property

@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from components import naming
 from migrate import durable, failures
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
@@ -52,7 +53,7 @@ class Runner:
         self.records = Records(connect(project.home))
         self.tenant = self.records.tenant(tenant).name
         self.folder = project.home / "tenants" / tenant
-        self.stack = Stack(project, f"tenant-{tenant}")
+        self.stack = Stack(project, naming.tenant_stack(tenant))
         self.verdicts = Verdicts(self.folder)
         self.log = Log(self.folder)
         self._tell = tell
