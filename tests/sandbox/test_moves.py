@@ -37,6 +37,8 @@ from migrate.verdict import Verdict, Verdicts
 pytestmark = pytest.mark.sandbox
 
 PART = 5 * 1024 * 1024
+MANY = 400
+"""So many that a copy takes seconds, and a kill half-way comes long before its end."""
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +207,9 @@ with Manifest.open(Path(path), source, target) as manifest:
 
 def test_a_copier_killed_at_any_instant_is_finished_by_the_next(filled, tmp_path, server):
     source, target = filled
+    many = "".join(f"{n},one of many\n" for n in range(MANY))
+    (tmp_path / "many.csv").write_text(f"id,name\n{many}")
+    import_path(source, tmp_path / "many.csv", Ids(), unwatched)
     refs = [json.dumps(vars(side.storage)) for side in (source, target)]
     command = [sys.executable, "-c", COPIER, str(tmp_path / "m.sqlite"), *refs]
     env = {
@@ -214,7 +219,7 @@ def test_a_copier_killed_at_any_instant_is_finished_by_the_next(filled, tmp_path
         "AWS_CONFIG_FILE": str(server.folder / "aws" / "config"),
         "AWS_SHARED_CREDENTIALS_FILE": str(server.folder / "aws" / "credentials"),
     }  # fmt: skip
-    for wanted in (1, 20, 45):
+    for wanted in (1, MANY // 4, MANY // 2):
         copier = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
         until(lambda w=wanted, c=copier: c.poll() is not None or count(target) >= w, f"{wanted} copies")
         copier.send_signal(signal.SIGKILL)
