@@ -2,9 +2,11 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+WORKERS ?= 2
 VERBOSE ?=
 RECORDS ?=
 INPUT ?=
+JSON ?=
 
 BIN := .venv/bin
 # In a recipe only: `make setup` itself runs before .venv, on the caller's Python.
@@ -14,10 +16,13 @@ WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
-UNIT := $(WITH_VENV) $(BIN)/pytest tests/unit $(PYTEST_ARGS)
-SANDBOX := $(WITH_VENV) $(BIN)/pytest tests/sandbox $(PYTEST_ARGS)
-
-FAULTS := $(WITH_VENV) $(BIN)/pytest tests/faults $(PYTEST_ARGS)
+# Each worker has servers of its own, and a file stays with one worker: its tests share what it has set up.
+# In the order given, because the kills take longest and have to begin first.
+PYTEST := $(WITH_VENV) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+UNIT := $(PYTEST) tests/unit $(PYTEST_ARGS)
+SANDBOX := $(PYTEST) tests/sandbox $(PYTEST_ARGS)
+FAULTS := $(PYTEST) tests/faults $(PYTEST_ARGS)
+SERVERS := $(PYTEST) tests/faults tests/sandbox $(PYTEST_ARGS)
 
 # Runs a tier and says how long it took, also when it fails.
 define tier
@@ -37,7 +42,9 @@ help: ## this text
 	@echo "Variables"
 	@echo "  RECORDS=n      demo: how many records to make"
 	@echo "  INPUT=folder   demo: your own records instead"
+	@echo "  JSON=1         demo: end with JSON for machines; what it says on the way goes to stderr"
 	@echo "  PYTEST_ARGS=…  test, unit, sandbox-tests, faults: more arguments for pytest"
+	@echo "  WORKERS=n      test, unit, sandbox-tests, faults: how many test at a time, 2 if not given"
 	@echo "  VERBOSE=1      setup: show what the steps print, and where things are"
 	@echo "  PYTHON=…       setup: the Python that runs it, 3.11 or newer; python3 if not given"
 	@echo "  KEYSHIFT_CACHE setup, from the environment: where the engine and the emulators go"
@@ -48,13 +55,12 @@ setup: ## environment, engine, emulators, Elasticsearch; seconds when they are t
 	@"$(PYTHON)" -m engine.install $(if $(VERBOSE),--verbose)
 
 demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
-	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)")
+	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)") $(if $(JSON),--json)
 
-test: setup ## lint, then the unit tier, the sandbox tier and the fault tier
+test: setup ## lint, then the unit tier, then the sandbox tier and the fault tier side by side
 	$(call tier,lint,$(LINT))
 	$(call tier,unit,$(UNIT))
-	$(call tier,sandbox,$(SANDBOX))
-	$(call tier,faults,$(FAULTS))
+	$(call tier,sandbox and faults,$(SERVERS))
 
 lint: setup ## ruff, pyright and the import rules
 	$(call tier,lint,$(LINT))

@@ -125,6 +125,7 @@ def test_a_repr_shows_no_key():
         (der(), b"0" * 64, "64 bytes long"),
         (der(), b"", "0 bytes long"),
     ],
+    ids=("base64", "pem", "too-short", "elliptic-curve", "material-too-long", "material-empty"),
 )
 def test_what_kms_would_refuse_later_is_refused_here_with_the_reason(public_key, material, said):
     with pytest.raises(RefusedInput, match=said):
