@@ -94,6 +94,11 @@ def pipeline(tenant: str, pipeline: str) -> str:
     return f"keyshift-{tenant}-{pipeline}"
 
 
+def tag_watch(tenant: str, storage: str) -> str:
+    """The name of the queue and the rule that hear of tag changes in a storage."""
+    return f"keyshift-{tenant}-{storage}-tags"
+
+
 def dead_letter_queue(tenant: str, id: str) -> str:
     return f"{pipeline(tenant, id)}-dlq"
 

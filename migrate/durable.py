@@ -23,13 +23,17 @@ JOURNAL_FORMAT = "1"
 
 
 class Outcome(TypedDict, total=False):
-    """What a step came to. `state`: done, waiting (a person or a key must act) or failed."""
+    """What a step came to. `state`: done, waiting (a person or a key must act) or failed.
+
+    `again_from`: the earlier step at which to go on after this one failed; without it, this one.
+    """
 
     state: Required[str]
     message: str
     hint: str
     code: str
     waits_for: str
+    again_from: str
 
 
 Act = Callable[[str, str], Outcome]
@@ -119,10 +123,18 @@ def _start_or_resume(operation: str, steps: list[str]) -> Outcome:
 
 
 def _stopped_at(operation: str) -> int | None:
-    """The number of the step whose outcome is not done, or None when all steps are."""
+    """The number of the step to go on at: the one whose outcome is not done, or the one that it names.
+
+    None when all steps are done.
+    """
     steps = DBOS.list_workflow_steps(operation)
     if not steps:
         return 1
     last = steps[-1]
     outcome = last["output"]
-    return None if isinstance(outcome, dict) and outcome.get("state") == "done" else int(last["function_id"])
+    if not isinstance(outcome, dict):
+        return int(last["function_id"])
+    if outcome.get("state") == "done":
+        return None
+    again_from = outcome.get("again_from", last["function_name"])
+    return next(int(step["function_id"]) for step in steps if step["function_name"] == again_from)

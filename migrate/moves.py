@@ -11,34 +11,32 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from components.audiences import WRITERS
 from components.worker.document import document_id
 from migrate import aws
 from migrate.copy.engine import Transfer, copy_pass
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.purge import Purge, prove_empty, purge
-from migrate.copy.s3 import Side, abort_uploads, delete_version, list_versions
-from migrate.copy.settle import probe_write_refused, two_equal_listings
+from migrate.copy.s3 import Side, delete_version, list_versions
+from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
+from migrate.freeze import Freeze, Pipe
 from migrate.index import aliases
 from migrate.index.fill import fill
 from migrate.index.verify import verify_index
-from migrate.live import Live, Role
+from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import Move, Wait
 from migrate.progress import Progress, Report
 from migrate.records import Operation
 from migrate.verdict import Verdict, VerdictKind, Verdicts
+from stacks.layout import PipelineState
 
 Found = dict[str, Any]
 
 POLL_SECONDS = 1.0
-REFUSED_WITHIN_SECONDS = 300
-"""IAM and bucket policies are eventually consistent: a denial may take minutes to reach every front end."""
-DRAINED_WITHIN_SECONDS = 1800
 CANARY_WITHIN_SECONDS = 300
-WRITERS: tuple[Role, ...] = ("archive",)
-"""Who writes to a serving storage. The pipeline only reads it."""
 
 
 class KeyLost(Waiting):
@@ -76,6 +74,7 @@ class Moves:
             "fill": self._fill,
             "limit-search": self._limit_search,
             "settle": self._settle,
+            "still-settled": self._still_settled,
             "verify-storage": self._verify_storage,
             "verify-index": self._verify_index,
             "canary": self._canary,
@@ -146,7 +145,11 @@ class Moves:
 
     def _copy(self, move: Move) -> Found:
         with self._manifest(move) as manifest:
-            return asdict(copy_pass(self._transfer(move, manifest), self.report))
+            freeze = self._freeze(move, manifest)
+            followed = freeze.follow_tags()
+            copied = copy_pass(freeze.transfer, self.report)
+            freeze.refuse_late(copied)
+            return {**asdict(copied), "tags_followed": followed}
 
     def _verify_copied(self, move: Move) -> Found:
         with self._manifest(move) as manifest:
@@ -181,35 +184,40 @@ class Moves:
         return {"search": search, "cutoff": cutoff.isoformat() if cutoff else None}
 
     def _settle(self, move: Move) -> Found:
-        """Not declared but seen: writers refused, no upload open, the pipeline drained, two equal listings."""
-        storage = _named(move.storage)
-        refused = {role: self._until_refused(storage, role) for role in WRITERS}
-        aborted = abort_uploads(self.live.storage(storage))
-        drained = self._until_drained(_named(move.pipeline))
-        listing = two_equal_listings(self.live.storage(storage), self.report)
-        return {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained, **asdict(listing)}
+        with self._manifest(move) as manifest:
+            return self._freeze(move, manifest).settle()
 
-    def _until_refused(self, storage: str, role: Role) -> float:
-        writer, cleaner = self.live.storage(storage, role), self.live.storage(storage)
+    def _still_settled(self, move: Move) -> Found:
+        with self._manifest(move) as manifest:
+            return self._freeze(move, manifest).still_settled()
 
-        def is_refused() -> bool:
-            return probe_write_refused(writer, cleaner).refused
-
-        return self._until(is_refused, f"{role}'s writes to {storage} to be refused", REFUSED_WITHIN_SECONDS)
-
-    def _until_drained(self, pipeline: str) -> float:
-        queue = self.live.outputs["pipelines"][pipeline]["queue_url"]
-        sqs = self.live.client("runner", "sqs")
-        names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
-        quiet = 0
-
-        def is_drained() -> bool:
-            nonlocal quiet
-            counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
-            quiet = quiet + 1 if not any(int(counts[name]) for name in names) else 0
-            return quiet >= 2
-
-        return self._until(is_drained, f"{pipeline} to be drained", DRAINED_WITHIN_SECONDS)
+    def _freeze(self, move: Move, manifest: Manifest) -> Freeze:
+        storage, made = _named(move.storage), self.live.outputs
+        transfer, sqs = self._transfer(move, manifest), self.live.client("runner", "sqs")
+        url = made["storages"][storage].get("tag_queue_url")
+        listening = (
+            p for p in self.live.layout.pipelines if p.storage == storage and p.state is not PipelineState.DETACHED
+        )
+        return Freeze(
+            tenant=self.live.layout.tenant,
+            operation=self.operation.id,
+            transfer=transfer,
+            writers={role: self.live.storage(storage, role) for role in WRITERS},
+            pipes=[
+                Pipe(
+                    id=pipeline.id,
+                    queue_url=made["pipelines"][pipeline.id]["queue_url"],
+                    dead_letters_url=made["pipelines"][pipeline.id]["dlq_url"],
+                )
+                for pipeline in listening
+            ],
+            tag_queue=TagQueue(sqs, url, transfer.source.storage) if url else None,
+            sqs=sqs,
+            verdicts=self.verdicts,
+            log=self.log,
+            report=self.report,
+            until=self._until,
+        )
 
     def _until(self, is_so: Callable[[], bool], what: str, limit: float) -> float:
         """Polls until a condition holds; returns the seconds. Raises Waiting, naming it, after `limit` seconds."""
@@ -233,7 +241,10 @@ class Moves:
         started = datetime.now(UTC)
         with self._manifest(move) as manifest:
             transfer = self._transfer(move, manifest)
-            found = verify_storage(transfer, self.operation.id, self.report)
+            try:
+                found = verify_storage(transfer, self.operation.id, self.report)
+            except VerificationFailed as failed:
+                raise self._freeze(move, manifest).explained(failed) from failed
         verdict = self._verdict(
             move,
             VerdictKind.STORAGE,
@@ -299,7 +310,8 @@ class Moves:
                 **facts,
             )
             self.verdicts.store(made)
-        if not any(line["event"].get("verdict") == id for line in self.log.events()):
+        told = [line["event"]["event"] for line in self.log.events() if line["event"].get("verdict") == id]
+        if told[-1:] != ["verdict"]:  # not told yet, or told to be void since
             self.log.append({"event": "verdict", "verdict": id, "kind": str(kind), "operation": self.operation.id})
         return id
 

@@ -38,7 +38,8 @@ MoveKind = Literal[
     "verify-copied",  # compare what has been copied so far, so that the freeze has less to compare
     "fill",  # documents, from the target storage into the target search
     "limit-search",  # the read alias shows only what was archived before the cut-off
-    "settle",  # writers refused, uploads aborted, pipeline drained, two equal listings
+    "settle",  # writers refused, uploads aborted, pipelines drained, tag changes taken in, two equal listings
+    "still-settled",  # nothing was written, tagged or begun since it settled
     "verify-storage",
     "verify-index",
     "canary",  # one object goes bucket -> search through the new pipeline

@@ -79,7 +79,10 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
 
     built = _active(keyed, key).model_copy(
         update={
-            "storages": (*layout.storages, Storage(id=s, kind=StorageKind.DEDICATED, key=key)),
+            "storages": (
+                *_watched(layout.storages, serves.storage, is_watched=True),
+                Storage(id=s, kind=StorageKind.DEDICATED, key=key),
+            ),
             "searches": (*layout.searches, Search(id=e, key=key)),
             "pipelines": (*layout.pipelines, new_pipeline),
         }
@@ -89,7 +92,12 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
     )
     attached = _with_pipeline(frozen, p, PipelineState.RUNNING)
     served = _with_pipeline(attached, serves.pipeline, PipelineState.DETACHED).model_copy(
-        update={"mode": Mode.BYOK, "serves": Serves(storage=s, search=e, pipeline=p), "gate": Gate()}
+        update={
+            "mode": Mode.BYOK,
+            "storages": _watched(attached.storages, serves.storage, is_watched=False),
+            "serves": Serves(storage=s, search=e, pipeline=p),
+            "gate": Gate(),
+        }
     )
     released = served.model_copy(
         update={
@@ -144,6 +152,7 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
                     kind="settle",
                     title="wait until every write is refused and nothing moves",
                     storage=serves.storage,
+                    target=s,
                     pipeline=serves.pipeline,
                 ),
                 copy.model_copy(update={"title": f"copy what changed in {serves.storage}"}),
@@ -172,6 +181,12 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
             moves=(
                 Move(kind="limit-search", title=f"limit {e} to the same cut-off", search=e),
                 Move(kind="canary", title=f"send one object through {p}", target=s, search=e, pipeline=p),
+                Move(
+                    kind="still-settled",
+                    title=f"see that {serves.storage} is what it was when it settled",
+                    storage=serves.storage,
+                    target=s,
+                ),
             ),
         ),
         Phase(
@@ -266,6 +281,10 @@ def _with_new_key(layout: Layout) -> Layout:
 def _active(layout: Layout, key: str) -> Layout:
     keys = tuple(k.model_copy(update={"state": KeyState.ACTIVE}) if k.id == key else k for k in layout.keys)
     return layout.model_copy(update={"keys": keys})
+
+
+def _watched(storages: tuple[Storage, ...], id: str, *, is_watched: bool) -> tuple[Storage, ...]:
+    return tuple(u.model_copy(update={"watched": is_watched}) if u.id == id else u for u in storages)
 
 
 def _with_pipeline(layout: Layout, id: str, state: PipelineState) -> Layout:

@@ -24,6 +24,7 @@ from components import naming
 from migrate import durable, failures
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.freeze import goes_on_at
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
@@ -182,7 +183,10 @@ class Runner:
             if failed is None:
                 raise
             self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": failed.code})
-            return Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
+            outcome = Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
+            if again_from := goes_on_at(self._plan(operation_id), step, failed.code):
+                outcome["again_from"] = again_from
+            return outcome
         self.records.result(operation_id, step, found)
         return Outcome(state="done")
 

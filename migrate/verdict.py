@@ -6,6 +6,7 @@ import json
 import re
 from datetime import datetime
 from enum import StrEnum
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,12 @@ class Verdicts:
         if verdict.id != id:
             raise VerificationFailed(f"the file {path.name} holds the verdict {verdict.id}", code="verdict-forged")
         return verdict
+
+    def void(self, id: str) -> None:
+        """Take a verdict out of force: what it was over has changed since. The signed file is kept, aside."""
+        path = self._path(id)
+        aside = (path.with_name(f"{path.name}.void-{n}") for n in count(1))
+        path.rename(next(other for other in aside if not other.exists()))
 
     def all(self) -> list[Verdict]:
         """Every verdict, the oldest first."""

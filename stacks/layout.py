@@ -75,12 +75,16 @@ class Key(_Frozen):
 
 
 class Storage(_Frozen):
-    """`key` is None for the vendor's key. `release`: verdict under which `protect` is lifted."""
+    """`key` is None for the vendor's key. `release`: verdict under which `protect` is lifted.
+
+    `watched`: it is being copied, and tag changes in it are heard of.
+    """
 
     id: StorageId
     kind: StorageKind
     key: KeyId | None = None
     release: str | None = None
+    watched: bool = False
 
 
 class Search(_Frozen):

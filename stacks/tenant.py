@@ -10,10 +10,12 @@ import pulumi
 import pulumi_aws as aws
 
 from components import naming
-from components.aws.access import AUDIENCES, RUNNER, Place, Route, Tenancy, TenantRoles, TenantRolesArgs
+from components.audiences import AUDIENCES, RUNNER
+from components.aws.access import Place, Route, Tenancy, TenantRoles, TenantRolesArgs
 from components.aws.key import ImportedKey, ImportedKeyArgs
 from components.aws.pipeline import Pipeline, PipelineArgs
 from components.aws.storage import DedicatedBucket, DedicatedBucketArgs
+from components.aws.watch import TagWatch, TagWatchArgs
 from components.index import INDEX, READ_ALIAS, SECRET_AUDIENCES
 from components.retention import Retention
 from components.search import SearchDeployment, SearchDeploymentArgs
@@ -73,13 +75,14 @@ def build(layout: Layout) -> dict[str, Any]:
             probed_keys=pulumi.Output.all(ground.vendor_key_arn, *key_arns.values(), *_keys_behind_aliases(layout)),
         ),
     )
+    watches = {storage.id: _watch(ground, storage, sites[storage.id]) for storage in layout.storages if storage.watched}
     searches = {search.id: _search(ground, search, key_arns) for search in layout.searches}
     pipelines = {
         unit.id: _pipeline(ground, unit, sites[unit.storage], roles, searches[unit.search]) for unit in layout.pipelines
     }
     return {
         "keys": {id: {"arn": key.arn, "key_id": key.key_id} for id, key in keys.items()},
-        "storages": {storage.id: _storage_output(storage, sites[storage.id]) for storage in layout.storages},
+        "storages": {storage.id: _storage_output(storage, sites[storage.id], watches) for storage in layout.storages},
         "searches": {unit.id: _search_output(ground, unit, searches[unit.id], key_arns) for unit in layout.searches},
         "pipelines": {id: _pipeline_output(pipeline) for id, pipeline in pipelines.items()},
         "roles": dict(zip(AUDIENCES, (roles.archive_arn, roles.pipeline_arn, roles.runner_arn), strict=True)),
@@ -178,7 +181,23 @@ def _tenancy(ground: Ground, sites: Mapping[str, Site]) -> pulumi.Output[Tenancy
             serving_search=layout.serves.search if layout.serves else None,
             are_jobs_open=layout.gate.jobs == "open",
             is_access_open=layout.gate.access == "open",
+            watched=[storage.id for storage in layout.storages if storage.watched],
         )
+    )
+
+
+def _watch(ground: Ground, storage: Storage, site: Site) -> TagWatch:
+    layout = ground.layout
+    return TagWatch(
+        f"watch-{storage.id}",
+        TagWatchArgs(
+            storage=storage.id,
+            tenant=layout.tenant,
+            account=ground.account,
+            region=layout.region,
+            bucket=site.bucket,
+            prefix=site.prefix,
+        ),
     )
 
 
@@ -228,8 +247,9 @@ def _keys_behind_aliases(layout: Layout) -> list[str]:
     return [f"{key.arn.rpartition('/')[0]}/*" for key in layout.keys if key.arn is not None]
 
 
-def _storage_output(storage: Storage, site: Site) -> dict[str, Any]:
-    return {"kind": str(storage.kind), "bucket": site.bucket, "prefix": site.prefix, "key_arn": site.key_arn}
+def _storage_output(storage: Storage, site: Site, watches: Mapping[str, TagWatch]) -> dict[str, Any]:
+    place = {"kind": str(storage.kind), "bucket": site.bucket, "prefix": site.prefix, "key_arn": site.key_arn}
+    return {**place, "tag_queue_url": watches[storage.id].queue_url} if storage.id in watches else place
 
 
 def _search_output(

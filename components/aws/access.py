@@ -11,11 +11,9 @@ import pulumi
 import pulumi_aws as aws
 
 from components import naming
+from components.audiences import ARCHIVE, PIPELINE, RUNNER
 from components.aws.key import PROBE, USE_THROUGH_S3
 from components.aws.storage import WRITES
-
-ARCHIVE, PIPELINE, RUNNER = "archive", "pipeline", "runner"
-AUDIENCES = (ARCHIVE, PIPELINE, RUNNER)
 
 # Versions too: the revisions of a record that is archived again go on counting over its deletion.
 LIST_OBJECTS = ("s3:ListBucket", "s3:ListBucketVersions")
@@ -102,6 +100,7 @@ class Tenancy:
     serving_search: str | None
     are_jobs_open: bool
     is_access_open: bool
+    watched: Sequence[str] = ()
 
 
 def archive_policy(tenancy: Tenancy) -> dict[str, Any]:
@@ -163,6 +162,10 @@ def runner_policy(tenancy: Tenancy, probed_keys: Sequence[str]) -> dict[str, Any
     if tenancy.routes:
         queues = [_queue_arn(tenancy, route.id, suffix) for route in tenancy.routes for suffix in ("", "-dlq")]
         statements.append(_allow("Queues", WATCH_QUEUE, queues))
+    if tenancy.watched:
+        statements.append(
+            _allow("TagChanges", CONSUME_QUEUE, [_tag_queue_arn(tenancy, storage) for storage in tenancy.watched])
+        )
     statements.append(
         _allow("Secrets", ["secretsmanager:GetSecretValue"], [_secret_arn(tenancy, f"keyshift/{tenancy.tenant}/*")])
     )
@@ -263,6 +266,11 @@ def _secret_arn(tenancy: Tenancy, name: str) -> str:
 def _queue_arn(tenancy: Tenancy, pipeline: str, suffix: str = "") -> str:
     name = naming.pipeline(tenancy.tenant, pipeline)
     return naming.arn("sqs", f"{name}{suffix}", region=tenancy.region, account=tenancy.account)
+
+
+def _tag_queue_arn(tenancy: Tenancy, storage: str) -> str:
+    name = naming.tag_watch(tenancy.tenant, storage)
+    return naming.arn("sqs", name, region=tenancy.region, account=tenancy.account)
 
 
 def _log_arn(tenancy: Tenancy, pipeline: str, suffix: str = "") -> str:

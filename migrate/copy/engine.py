@@ -34,6 +34,7 @@ from migrate.copy.s3 import (
     require_versioning,
     tags,
 )
+from migrate.copy.settle import Fingerprint
 from migrate.errors import Conflict, RefusedInput
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
@@ -61,7 +62,10 @@ class Transfer:
 
 @dataclass(frozen=True)
 class CopyPass:
-    """What one pass did. `adopted`: copies that an interrupted pass had made and not noted."""
+    """What one pass did. `adopted`: copies that an interrupted pass had made and not noted.
+
+    `source`: the fingerprint of the listing of the source that it copied.
+    """
 
     number: int
     listed: int
@@ -71,6 +75,7 @@ class CopyPass:
     removed: int
     adopted: int
     uploads_aborted: int
+    source: str
 
 
 def copy_pass(transfer: Transfer, report: Report) -> CopyPass:
@@ -82,17 +87,17 @@ def copy_pass(transfer: Transfer, report: Report) -> CopyPass:
     require_versioning(transfer.source)
     require_versioning(transfer.target)
     uploads, adopted = _mend(transfer)
-    number, listed = _list_source(transfer, report)
+    number, listed, source = _list_source(transfer, report)
     removed = _follow_deletions(transfer)
     copied, copied_bytes, markers, found = _copy_new(transfer, report)
-    return CopyPass(number, listed, copied, copied_bytes, markers, removed, adopted + found, uploads)
+    return CopyPass(number, listed, copied, copied_bytes, markers, removed, adopted + found, uploads, source)
 
 
-def _list_source(transfer: Transfer, report: Report) -> tuple[int, int]:
-    meter = Meter(report, Progress(move="list"))
-    number = transfer.manifest.take(list_versions(transfer.source), meter.add)
+def _list_source(transfer: Transfer, report: Report) -> tuple[int, int, str]:
+    meter, whole = Meter(report, Progress(move="list")), Fingerprint()
+    number = transfer.manifest.take(whole.over(list_versions(transfer.source)), meter.add)
     meter.tell()
-    return number, meter.now.objects
+    return number, meter.now.objects, whole.hex()
 
 
 def _follow_deletions(transfer: Transfer) -> int:

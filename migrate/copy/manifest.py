@@ -379,6 +379,15 @@ class Manifest:
                 [(checksum, run, id_) for id_, checksum in rows],
             )
 
+    def unverified(self, rows: Iterable[int]) -> None:
+        """These rows have changed at the target: what was compared of them counts no more."""
+        with self.transaction() as database:
+            database.executemany(
+                """UPDATE versions SET state = CASE state WHEN 'verified' THEN 'copied' ELSE state END,
+                          verified_in = NULL WHERE id = ?""",
+                [(id_,) for id_ in rows],
+            )
+
     def purged(self, where: Where, gone: Iterable[tuple[str, str]]) -> None:
         """(key, version id) of versions that are deleted at this storage."""
         with self.transaction() as database:

@@ -17,6 +17,7 @@ from migrate.verdict import Verdict, VerdictKind
 BATCH = 1000
 """What DeleteObjects takes at most (S3 API)."""
 THREADS = 4
+EXAMPLES = 5
 ALLOWS = {Where.SOURCE: VerdictKind.STORAGE, Where.TARGET: VerdictKind.UNTOUCHED}
 """The source goes once its copy is proven; a half-made target goes once the source is proven untouched."""
 
@@ -93,10 +94,13 @@ def prove_empty(side: Side) -> Residue:
     """Raise VerificationFailed unless nothing at all is left below the prefix."""
     left = residue(side)
     if not left.none:
+        versions = [f"{entry.key} (version {entry.version_id})" for entry in islice(list_versions(side), EXAMPLES)]
+        uploads = [f"{key} (an unfinished upload)" for key, _ in islice(list_uploads(side), EXAMPLES)]
         raise VerificationFailed(
             f"{side.storage} is not empty: {left.versions} versions, {left.delete_markers} delete markers,"
-            f" {left.uploads} unfinished uploads are left",
-            hint="something was written after the purge; find out by whom before it is deleted",
+            f" {left.uploads} unfinished uploads are left; they came after the purge had begun, and were kept:"
+            f" {'; '.join([*versions, *uploads])}",
+            hint=way_out(side),
             code="not-empty",
         )
     return left
@@ -129,9 +133,22 @@ def _refuse_unknown(job: Purge, report: Report) -> None:
         raise Conflict(
             f"{job.side.storage} holds {found.unknown} versions that the manifest does not know, and"
             f" {'an' if uploads else 'no'} unfinished upload; nothing was deleted: {'; '.join(examples)}",
-            hint="they were written after the copy; copy and verify them first",
+            hint=way_out(job.side),
             code="unknown-versions",
         )
+
+
+def way_out(side: Side) -> str:
+    """What a person does about a write that landed in the old storage after the new one had begun to serve.
+
+    Nothing carries it over by itself: Archive may have written the same key to the new storage since.
+    """
+    place = f"--bucket {side.storage.bucket} --key {side.storage.prefix}KEY"
+    return (
+        f"fetch each of them (aws s3api get-object {place} --version-id ID FILE), archive it anew if it is wanted,"
+        f" remove it (aws s3api delete-object {place} --version-id ID; abort-multipart-upload for an upload),"
+        " then resume"
+    )
 
 
 def _batches(job: Purge) -> Iterator[list[_Doomed]]:

@@ -138,6 +138,8 @@ def _every_change(lab: Lab, bucket: str) -> dict[str, str | None]:
     tagged = s3.put_object_tagging(**source, Tagging={"TagSet": [{"Key": "a", "Value": "1"}]})
     versions["ObjectTagging:Put"] = tagged["VersionId"]
     versions["ObjectRemoved:DeleteMarkerCreated"] = s3.delete_object(**source)["VersionId"]
+    noncurrent = {**source, "VersionId": versions["ObjectCreated:Put"]}
+    versions["ObjectTagging:Delete"] = s3.delete_object_tagging(**noncurrent)["VersionId"]
     return versions
 
 
@@ -166,8 +168,8 @@ def test_every_change_reaches_eventbridge_with_its_version(lab: Lab) -> None:
         Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
     )
     changes = _every_change(lab, bucket)
-    found = [(event["detail-type"], event["detail"]["object"]["version-id"]) for event in _messages(lab, url, 5)]
-    kinds = ["Object Created"] * 3 + ["Object Tags Added", "Object Deleted"]
+    found = [(event["detail-type"], event["detail"]["object"]["version-id"]) for event in _messages(lab, url, 6)]
+    kinds = ["Object Created"] * 3 + ["Object Tags Added", "Object Deleted", "Object Tags Deleted"]
     assert sorted(found) == sorted(zip(kinds, changes.values(), strict=True))
 
 

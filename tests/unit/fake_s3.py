@@ -71,6 +71,7 @@ class FakeS3:
         self.calls: list[str] = []
         self.before: Callable[[str, Mapping[str, Any]], None] = _nothing
         self.after: Callable[[str, Mapping[str, Any]], None] = _nothing
+        self.tagged: Callable[[str, str, str], None] = lambda *_: None
         self._lock = threading.RLock()
         self._count = 0
 
@@ -216,6 +217,14 @@ class FakeS3:
     def _do_get_object_tagging(self, Bucket: str, Key: str, VersionId: str | None = None) -> dict[str, Any]:
         tags = self._find(Bucket, Key, VersionId).tags
         return {"TagSet": [{"Key": name, "Value": value} for name, value in tags.items()]}
+
+    def _do_put_object_tagging(
+        self, Bucket: str, Key: str, Tagging: dict[str, Any], VersionId: str | None = None
+    ) -> dict[str, Any]:
+        version = self._find(Bucket, Key, VersionId)
+        version.tags = {tag["Key"]: tag["Value"] for tag in Tagging["TagSet"]}
+        self.tagged(Bucket, Key, version.id)
+        return {"VersionId": version.id}
 
     def _do_copy_object(self, Bucket: str, Key: str, CopySource: dict[str, str], **parameters: Any) -> dict[str, Any]:
         source = self._find(CopySource["Bucket"], CopySource["Key"], CopySource["VersionId"])

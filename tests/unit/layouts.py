@@ -62,7 +62,10 @@ def enable_frozen() -> Layout:
     return changed(
         start,
         keys=(Key(id="k1", state=KeyState.ACTIVE),),
-        storages=(*start.storages, Storage(id="s2", kind=StorageKind.DEDICATED, key="k1")),
+        storages=(
+            Storage(id="s1", kind=StorageKind.SHARED, watched=True),
+            Storage(id="s2", kind=StorageKind.DEDICATED, key="k1"),
+        ),
         searches=(*start.searches, Search(id="e2", key="k1")),
         pipelines=(
             *start.pipelines,
@@ -77,6 +80,7 @@ def enable_served() -> Layout:
     return changed(
         frozen,
         mode=Mode.BYOK,
+        storages=(Storage(id="s1", kind=StorageKind.SHARED), frozen.storage("s2")),
         pipelines=(
             Pipeline(id="p1", storage="s1", search="e1", state=PipelineState.DETACHED),
             Pipeline(id="p2", storage="s2", search="e2", state=PipelineState.RUNNING),

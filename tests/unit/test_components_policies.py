@@ -7,9 +7,11 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from components.audiences import ARCHIVE, AUDIENCES, PIPELINE, WRITERS
+from components.audiences import RUNNER as RUNNER_AUDIENCE
 from components.aws.access import Place, Route, Tenancy, archive_policy, pipeline_policy, runner_policy
 from components.aws.key import ELASTIC_ORG_PATH, customer_key_policy, vendor_key_policy
-from components.aws.storage import bucket_policy
+from components.aws.storage import WRITES, bucket_policy
 from components.index import records_filter
 from components.search import READER, WRITER
 
@@ -104,6 +106,31 @@ def test_the_pipeline_reads_only_where_events_come_from_and_writes_no_object():
     assert not allows(policy, "s3:PutObject", "arn:aws:s3:::shared/t/acme/records/a.json")
     queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:keyshift-acme-p2"
     assert allows(policy, "sqs:ReceiveMessage", queue), "Lambda refuses a mapping whose role cannot read the queue"
+
+
+def test_every_role_that_may_write_to_the_serving_storage_is_probed_in_a_freeze():
+    """WRITES holds patterns, and so may a policy: either may cover the other."""
+    policies = {ARCHIVE: archive_policy(TENANCY), PIPELINE: pipeline_policy(TENANCY)}
+    assert {*policies, RUNNER_AUDIENCE} == set(AUDIENCES), "a new role: is it a writer?"
+    writers = {
+        audience
+        for audience, policy in policies.items()
+        for statement in policy["Statement"]
+        for action in statement["Action"]
+        if statement["Effect"] == "Allow" and any(fnmatchcase(action, w) or fnmatchcase(w, action) for w in WRITES)
+    }
+    assert writers == set(WRITERS)
+
+
+def test_the_runner_hears_of_tag_changes_only_where_a_storage_is_watched_and_nobody_else_does():
+    queue = f"arn:aws:sqs:{REGION}:{ACCOUNT}:keyshift-acme-s1-tags"
+    watching = dataclasses.replace(TENANCY, watched=["s1"])
+    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
+        assert allows(runner_policy(watching, [KEY]), action, queue)
+        assert not allows(runner_policy(watching, [KEY]), action, queue.replace("s1", "s2"))
+        assert not allows(runner_policy(TENANCY, [KEY]), action, queue)
+        assert not allows(archive_policy(watching), action, queue)
+        assert not allows(pipeline_policy(watching), action, queue)
 
 
 def test_each_role_reads_the_credentials_of_its_audience_only():

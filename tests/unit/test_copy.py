@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import stamina
-from fake_s3 import SOURCE, TARGET, TARGET_KEY, Version, a_history, delete, error, put, two_storages
+from botocore import xform_name
+from botocore.exceptions import ClientError
+from fake_s3 import SOURCE, TARGET, TARGET_KEY, FakeS3, Version, a_history, delete, error, put, two_storages
 
 from migrate.copy.engine import Transfer, copy_pass
 from migrate.copy.manifest import Manifest
+from migrate.copy.s3 import Side
 from migrate.copy.settle import probe_write_refused, two_equal_listings
 from migrate.copy.verify import verify_storage
 from migrate.errors import CloudError, Conflict, RefusedInput, Waiting
@@ -316,26 +319,55 @@ def test_a_write_probe_that_succeeds_leaves_nothing(clouds):
     assert bodies(s3, "shared") == {}
 
 
-def test_only_a_denial_counts_as_refused(clouds):
+ATTEMPTS = ["PutObject", "PutObjectTagging", "CreateMultipartUpload", "DeleteObject"]
+
+
+class Denied:
+    """A writer's client that is denied these actions, with these errors, and lets the others through."""
+
+    def __init__(self, s3: FakeS3, denials: Mapping[str, ClientError]) -> None:
+        self._s3 = s3
+        self._denials = {xform_name(action): denial for action, denial in denials.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        def call(**parameters: Any) -> Any:
+            if name in self._denials:
+                raise self._denials[name]
+            return getattr(self._s3, name)(**parameters)
+
+        return call
+
+
+def denied(s3: FakeS3, *actions: str) -> Side:
+    return Side(Denied(s3, {action: error("AccessDenied", 403, operation=action) for action in actions}), SOURCE)
+
+
+def test_a_writer_is_refused_when_each_kind_of_write_is(clouds):
     s3, transfer = clouds
-    answers = iter(
-        [
-            error("AccessDenied", 403),
-            error("SlowDown", 503),
-            error("AccessDenied", 403, "not authorized to perform: kms:Decrypt"),
-            error("AccessDenied", 403, operation="AssumeRole"),
-        ]
-    )
+    assert probe_write_refused(denied(s3, *ATTEMPTS), transfer.source).refused
+    for allowed in ATTEMPTS:
+        writer = denied(s3, *(action for action in ATTEMPTS if action != allowed))
+        probe = probe_write_refused(writer, transfer.source)
+        assert (probe.refused, probe.action) == (False, allowed), "a copy would miss what it changes"
+        assert bodies(s3, "shared") == {}, "what got through leaves nothing"
+        assert s3.uploads == {}
 
-    def answer(name: str, _: Mapping[str, Any]) -> None:
-        if name == "put_object":
-            raise next(answers)
 
-    s3.before = answer
-    assert probe_write_refused(transfer.source, transfer.source).refused
-    for _ in range(3):
-        with pytest.raises(CloudError):
-            probe_write_refused(transfer.source, transfer.source)
+@pytest.mark.parametrize(
+    "said",
+    [
+        error("SlowDown", 503),
+        error("AccessDenied", 403, "not authorized to perform: kms:Decrypt"),
+        error("AccessDenied", 403, operation="AssumeRole"),
+        error("NoSuchKey", 404),
+    ],
+    ids=["busy", "a key", "the role", "nothing there"],
+)
+def test_only_a_denial_counts_as_refused(clouds, said):
+    s3, transfer = clouds
+    with pytest.raises(CloudError):
+        probe_write_refused(Side(Denied(s3, {"PutObject": said}), SOURCE), transfer.source)
+    assert bodies(s3, "shared") == {}
 
 
 def test_a_storage_that_is_still_written_to_is_waited_for(clouds):

@@ -43,7 +43,10 @@ def act(operation, step):
     if does == "raise":
         raise RuntimeError("a defect")
     state = does if does in ("waiting", "failed") else "done"
-    return {"state": state, "message": f"{step} is {state}", "hint": "h", "code": "c", "waits_for": "w"}
+    outcome = {"state": state, "message": f"{step} is {state}", "hint": "h", "code": "c", "waits_for": "w"}
+    if does and does.startswith("again-from-"):
+        outcome |= {"state": "failed", "again_from": does[-1]}
+    return outcome
 
 with durable.single_runner(folder, "acme"):
     for plan in map(json.loads, sys.argv[2:]):
@@ -111,6 +114,12 @@ def test_an_operation_that_stopped_goes_on_at_the_step_where_it_stopped(tmp_path
     assert again == first, "it is asked again, and may have to wait again"
     assert last["state"] == "done"
     assert ran(tmp_path) == ["a", "b", "b", "b", "c"]
+
+
+def test_a_step_that_an_earlier_one_has_to_mend_goes_on_at_that_one(tmp_path: Path) -> None:
+    stopped, again, last = walk(tmp_path, {"c": "again-from-b"}, {"b": "failed"}, {})
+    assert [outcome["state"] for outcome in (stopped, again, last)] == ["failed", "failed", "done"]
+    assert ran(tmp_path) == ["a", "b", "c", "b", "b", "c"]
 
 
 def test_a_step_that_ended_in_a_defect_is_run_again(tmp_path: Path) -> None:

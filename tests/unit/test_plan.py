@@ -103,6 +103,22 @@ def test_nothing_leaves_a_layout_without_a_verdict_that_an_earlier_phase_has_sto
 
 
 @given(standard_tenants())
+def test_tag_changes_are_heard_of_whenever_a_storage_is_copied_and_no_longer_than_it_serves(tenant: Layout) -> None:
+    made = enable(tenant)
+    for phase in made.phases:
+        watched = [storage.id for storage in phase.layout.storages if storage.watched]
+        sources = {m.storage for m in phase.moves if m.kind in {"copy", "settle", "still-settled"}}
+        assert sources <= set(watched), f"in {phase.name} a tag could change and nobody would hear of it"
+        assert phase.reversible or not watched
+
+
+@given(standard_tenants())
+def test_the_last_look_at_the_source_comes_right_before_the_new_side_serves(tenant: Layout) -> None:
+    moves = [(phase.reversible, move.kind) for phase in enable(tenant).phases for move in phase.moves]
+    assert [kind for reversible, kind in moves if reversible][-1] == "still-settled"
+
+
+@given(standard_tenants())
 def test_a_storage_or_search_is_only_ever_under_an_active_key(tenant: Layout) -> None:
     for layout in layouts(enable(tenant)):
         for unit in (*layout.storages, *layout.searches):

@@ -70,6 +70,25 @@ def test_what_the_manifest_does_not_know_stops_the_purge_before_anything_is_dele
     assert "delete_objects" not in s3.calls
 
 
+def test_what_lands_during_the_purge_is_kept_and_named(proven):
+    s3, transfer, job = proven
+
+    def land(name: str, _: object) -> None:
+        if name == "delete_objects":
+            s3.after = lambda *_: None
+            put(s3, "records/a/late.json", b"late")
+            s3.create_multipart_upload(Bucket="shared", Key="t/acme/attachments/half")
+
+    s3.after = land
+    purge(job, unwatched)
+    with pytest.raises(VerificationFailed, match=r"1 versions, 0 delete markers, 1 unfinished uploads") as found:
+        prove_empty(transfer.source)
+    assert "records/a/late.json (version" in found.value.message
+    assert "attachments/half (an unfinished upload)" in found.value.message
+    assert "--bucket shared --key t/acme/KEY" in found.value.hint
+    assert s3.bodies("shared")["t/acme/records/a/late.json"] == [b"late"]
+
+
 UNFIT = {
     "another manifest": {"manifest_sha256": "0" * 64},
     "not passed": {"passed": False},

@@ -13,7 +13,8 @@ from botocore.exceptions import EndpointConnectionError
 
 from migrate import durable, runner
 from migrate.durable import Outcome
-from migrate.errors import CloudError, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.freeze import LateWrite
 from migrate.moves import KeyLost
 from migrate.operations import Move, OperationKind, Request, Wait
 from migrate.plan import plan
@@ -112,6 +113,8 @@ class MemoryJournal:
                 continue
             outcome = act(operation, step)
             if outcome["state"] != "done":
+                if again_from := outcome.get("again_from"):
+                    self.done = self.done[: self.done.index(again_from)]
                 return outcome
             self.done.append(step)
         return Outcome(state="done")
@@ -181,7 +184,7 @@ def test_step_names_are_stable_because_the_journal_is_keyed_by_them() -> None:
             "freeze/5-fill",
             "freeze/6-verify-index",
         ],
-        "attach": ["attach/1-limit-search", "attach/2-canary"],
+        "attach": ["attach/1-limit-search", "attach/2-canary", "attach/3-still-settled"],
         "serve": ["serve/1-open-search"],
         "purge": ["purge/1-purge-storage", "purge/2-prove-empty", "purge/3-purge-search"],
         "drop": [],
@@ -218,6 +221,36 @@ def test_the_cut_off_is_set_once_in_milliseconds_and_kept_over_a_resume(
     assert records.tenant("acme").layout.gate.search_cutoff == cutoff
     moves.fails.clear()
     assert walker.resume().cutoff == cutoff
+
+
+def test_a_write_that_lands_late_stops_the_operation_and_a_resume_settles_anew(
+    walker: Runner, records: Records, moves: FakeMoves
+) -> None:
+    moves.fails["still-settled"] = LateWrite("the source changed after it had settled")
+    with pytest.raises(KeyshiftError) as stopped:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert stopped.value.code == "late-write"
+    assert records.operation("acme-enable-1").step == "attach/3-still-settled"
+    assert records.tenant("acme").layout.gate.jobs == "closed", "nobody may archive into what does not serve yet"
+    moves.fails.clear()
+    moves.told.clear()
+    walker.resume()
+    assert moves.told[:3] == ["freeze/up", "freeze/1-limit-search", "freeze/2-settle"], (
+        "the frozen layout first: no event of the new storage may reach its search while it is copied to"
+    )
+
+
+@pytest.mark.parametrize("kind", ["purge-storage", "prove-empty"])
+def test_a_write_that_lands_after_the_switch_is_never_copied_by_itself(
+    walker: Runner, moves: FakeMoves, kind: str
+) -> None:
+    moves.fails[kind] = Conflict("the old storage holds what the manifest does not know", code="unknown-versions")
+    with pytest.raises(KeyshiftError):
+        walker.run(OperationKind.ENABLE, "byok")
+    moves.fails.clear()
+    moves.told.clear()
+    walker.resume()
+    assert moves.told[0].endswith(kind), "what serves has gone on since: the old freeze is over"
 
 
 # what is refused ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pulumi
 import pytest
 from graph import ACCOUNT, STAMP, Graph, Registered
 
+from migrate import freeze
 from stacks import guard, record, stamp, tenant
 from stacks.config import StampSettings
 from stacks.errors import ConfigError, GuardError
@@ -88,6 +89,7 @@ def test_every_stateful_resource_is_protected_and_asks_for_a_verdict_before_its_
 
 def test_a_queue_asks_for_a_verdict_before_its_delete():
     queues = build(layouts.enable_frozen()).of_type("aws:sqs/queue:Queue")
+    assert not queues.pop("watch-s1-queue").protect, "it goes when the new side serves, under no verdict"
     assert sorted(queues) == ["p1-dead-letters", "p1-queue", "p2-dead-letters", "p2-queue"]
     for queue in queues.values():
         assert queue.before_delete == (guard.VERDICT_HOOK,), "events that nobody has worked on would be gone"
@@ -155,6 +157,20 @@ def test_a_detached_pipeline_stands_but_no_event_reaches_it():
     assert {"p1-rule", "p1-target"} <= built.resources.keys()
     assert not {"p2-rule", "p2-target"} & built.resources.keys()
     assert built.resources["p2-mapping"].inputs["enabled"] is False
+
+
+def test_tag_changes_are_heard_of_only_while_a_storage_is_copied():
+    watches = {
+        name: sorted(one for one in build(make()).resources if one.startswith("watch-"))
+        for name, make in layouts.ALL.items()
+    }
+    parts = ["watch-s1", *(f"watch-s1-{part}" for part in ("queue", "queue-policy", "rule", "target"))]
+    assert {name: made for name, made in watches.items() if made} == {"enable_frozen": parts}
+
+
+def test_the_freeze_trusts_its_hearing_for_less_long_than_the_queue_keeps_what_it_hears():
+    kept = build(layouts.enable_frozen()).resources["watch-s1-queue"].inputs["messageRetentionSeconds"]
+    assert freeze.HEARD_FOR.total_seconds() < kept
 
 
 def test_a_paused_pipeline_keeps_events_and_works_on_none():

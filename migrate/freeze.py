@@ -1,0 +1,275 @@
+"""The freeze, settled and not declared; what changes past it stops the operation, and is kept.
+
+Tag changes are heard of from before the first listing on. Whether they are heard is tried, with a change of
+our own, at both ends of the copy: what comes between may still be late (S3 promises no order and no time), so
+the last look before the new side serves holds once more against what has been heard by then. Where hearing
+cannot be trusted every tag is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from migrate.copy import tags
+from migrate.copy.engine import CopyPass, Transfer
+from migrate.copy.manifest import Manifest, Where
+from migrate.copy.s3 import Side, abort_uploads, called, list_uploads, list_versions
+from migrate.copy.settle import PROBES, probe_object, probe_write_refused, remove_probes, two_equal_listings
+from migrate.errors import CloudError, Conflict, VerificationFailed, Waiting
+from migrate.log import Log
+from migrate.operations import Plan
+from migrate.progress import Meter, Progress, Report
+from migrate.verdict import Verdicts
+
+REFUSED_WITHIN_SECONDS = 300
+"""IAM and bucket policies are eventually consistent: a denial may take minutes to reach every front end."""
+DRAINED_WITHIN_SECONDS = 1800
+HEARD_WITHIN_SECONDS = 300
+"""S3 User Guide, "Amazon S3 Event Notifications": typically in seconds, but it can take a minute or longer."""
+HEARD_FOR = timedelta(days=13)
+"""A day less than the queue keeps what it hears: whoever comes later has not heard it all."""
+EXAMPLES = 5
+
+Until = Callable[[Callable[[], bool], str, float], float]
+"""(condition, what is waited for, limit in seconds) -> seconds; raises Waiting after the limit."""
+Write = dict[str, Any]
+
+SETTLED, HEARD_AT = "settled", "tags-heard-at"
+SETTLES_ANEW = frozenset({"late-write", "source-differs", "versions-differ"})
+"""Codes of failures that settling and copying anew can mend: doing the failed step again cannot."""
+
+
+class LateWrite(Conflict):
+    """Something came into the source past the closed gate. It is kept; a resume settles anew and takes it in."""
+
+    default_code = "late-write"
+
+
+def goes_on_at(plan: Plan, step: str, code: str) -> str | None:
+    """Where a resume begins after `step` failed with `code`, None for that step itself.
+
+    At the `up` of the phase that settles, until the new side serves: so the layout is the frozen one again, in
+    which no event of the new storage reaches its search.
+    """
+    if code not in SETTLES_ANEW:
+        return None
+    name = step.partition("/")[0]
+    for settling in plan.phases:
+        if any(move.kind == "settle" for move in settling.moves):
+            since = plan.phases[plan.phases.index(settling) :]
+            return f"{settling.name}/up" if any(p.name == name and p.reversible for p in since) else None
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipe:
+    """A pipeline's queues as a freeze sees them."""
+
+    id: str
+    queue_url: str
+    dead_letters_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """One source storage on its way to a target. `transfer.source` is reached as the runner.
+
+    `writers`: the source once more, by each role that may write to it while the gate is open. `tag_queue` is
+    None where nothing hears of tag changes. `sqs` is a client of the runner's.
+    """
+
+    tenant: str
+    operation: str
+    transfer: Transfer
+    writers: dict[str, Side]
+    pipes: Sequence[Pipe]
+    tag_queue: tags.TagQueue | None
+    sqs: Any = field(repr=False)
+    verdicts: Verdicts
+    log: Log
+    report: Report
+    until: Until
+
+    @property
+    def source(self) -> Side:
+        return self.transfer.source
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.transfer.manifest
+
+    # while jobs run ---------------------------------------------------------------------------
+
+    def follow_tags(self) -> int:
+        """Before each pass: hear of tag changes, at first only once it is proven that they are heard."""
+        if self.tag_queue is None or self.manifest.noted(SETTLED):
+            return 0
+        now = datetime.now(UTC)
+        if self.manifest.noted(HEARD_AT) is None:
+            followed, _ = self._hear_our_own(self.tag_queue)
+        else:
+            followed, _ = tags.follow(self.tag_queue, self.transfer, self.report)
+            if self._has_gap(now):
+                return followed  # the gap stays noted, and the freeze reads every tag
+        self.manifest.note(HEARD_AT, now.isoformat())
+        return followed
+
+    def _has_gap(self, now: datetime) -> bool:
+        heard = self.manifest.noted(HEARD_AT)
+        return heard is None or now - datetime.fromisoformat(heard) > HEARD_FOR
+
+    def _hear_our_own(self, queue: tags.TagQueue) -> tuple[int, float]:
+        """Change a tag of a probe, and hear until that comes out and nothing more; (tags set again, seconds).
+
+        Proves that changes are heard, and that what was changed before is most likely heard too. Raises Waiting.
+        """
+        followed = quiet = 0
+        heard: set[str] = set()
+
+        def is_heard() -> bool:
+            nonlocal followed, quiet
+            try:
+                count, keys = tags.follow(queue, self.transfer, self.report)
+                heard.update(keys)
+                followed += count
+                quiet = quiet + 1 if ours in heard and queue.is_empty() else 0
+            except CloudError as error:
+                if error.cloud_code not in _NOT_YET:
+                    raise
+            return quiet >= 2
+
+        with probe_object(self.source) as ours:
+            called(
+                f"tagging a probe in {self.source.storage}",
+                self.source.s3.put_object_tagging,
+                Bucket=self.source.storage.bucket,
+                Key=self.source.storage.prefix + ours,
+                Tagging={"TagSet": [{"Key": "probe", "Value": "tags"}]},
+            )
+            seconds = self.until(is_heard, f"tag changes in {self.source.storage} to be heard of", HEARD_WITHIN_SECONDS)
+        return followed, seconds
+
+    # the freeze -------------------------------------------------------------------------------
+
+    def settle(self) -> dict[str, Any]:
+        """Not declared but seen: writers refused, no upload open, pipelines drained, tags followed, two equal listings."""
+        self._void_verdicts()
+        self.manifest.forget_note(SETTLED)
+        remove_probes(self.source)
+        refused = {role: self._until_refused(role) for role in self.writers}
+        aborted = abort_uploads(self.source)
+        drained = {pipe.id: self._until_drained(pipe) for pipe in self.pipes}
+        letters = self._dead_letters()
+        followed = self._settle_tags()
+        listing = two_equal_listings(self.source, self.report)
+        self.manifest.note(SETTLED, listing.sha256)
+        found = {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained}
+        return {**found, "dead_letters": letters, "tags": followed, **asdict(listing)}
+
+    def _until_refused(self, role: str) -> float:
+        def is_refused() -> bool:
+            return probe_write_refused(self.writers[role], self.source).refused
+
+        what = f"{role}'s writes to {self.source.storage} to be refused"
+        return self.until(is_refused, what, REFUSED_WITHIN_SECONDS)
+
+    def _until_drained(self, pipe: Pipe) -> float:
+        quiet = 0
+
+        def is_drained() -> bool:
+            nonlocal quiet
+            quiet = quiet + 1 if not sum(self._counts(pipe.queue_url)) else 0
+            return quiet >= 2
+
+        return self.until(is_drained, f"{pipe.id} to be drained", DRAINED_WITHIN_SECONDS)
+
+    def _dead_letters(self) -> dict[str, int]:
+        """Letters by pipeline. They stop nothing, but are said: the old search may lack what they speak of.
+
+        The new search is filled from the storage and held against it, never from events.
+        """
+        found = {pipe.id: sum(self._counts(pipe.dead_letters_url)) for pipe in self.pipes}
+        letters = {id: count for id, count in found.items() if count}
+        if letters:
+            self.log.append({"event": "dead-letters", "operation": self.operation, "letters": letters})
+        return letters
+
+    def _counts(self, url: str) -> list[int]:
+        answer = called(
+            f"counting the messages of {url.rpartition('/')[2]}",
+            self.sqs.get_queue_attributes,
+            QueueUrl=url,
+            AttributeNames=list(tags.COUNTS),
+        )
+        return [int(answer["Attributes"][name]) for name in tags.COUNTS]
+
+    def _settle_tags(self) -> dict[str, Any]:
+        """Every tag change up to the freeze is at the target. Exact where `swept`."""
+        now, queue = datetime.now(UTC), self.tag_queue
+        if queue is not None and not self._has_gap(now):
+            try:
+                followed, seconds = self._hear_our_own(queue)
+            except Waiting:
+                pass  # jobs stand still: reading every tag is slow, but it ends
+            else:
+                self.manifest.note(HEARD_AT, now.isoformat())
+                return {"followed": followed, "heard_after": seconds, "swept": False}
+        return {"followed": tags.sweep(self.transfer, self.report), "swept": True}
+
+    def _void_verdicts(self) -> None:
+        """What an earlier freeze of this operation had proven is no proof of what is copied now."""
+        for verdict in self.verdicts.all():
+            if verdict.operation == self.operation:
+                self.verdicts.void(verdict.id)
+                self.log.append({"event": "verdict-void", "verdict": verdict.id, "operation": self.operation})
+
+    # what comes later -------------------------------------------------------------------------
+
+    def refuse_late(self, copied: CopyPass) -> None:
+        """Raise LateWrite if a pass after the freeze saw another source than the one that settled."""
+        settled = self.manifest.noted(SETTLED)
+        if settled is not None and copied.source != settled:
+            raise self._late([f"{copied.copied} versions and {copied.delete_markers} delete markers more"])
+
+    def explained(self, found: VerificationFailed) -> VerificationFailed | LateWrite:
+        """What a failed verification is: a late write where the source is not what was copied from it."""
+        return self._late([found.message]) if found.code == "source-differs" else found
+
+    def still_settled(self) -> dict[str, Any]:
+        """The last look before the new side serves. Raises LateWrite for anything that came since it settled."""
+        meter = Meter(self.report, Progress(move="list", objects_total=self.manifest.totals().versions))
+        found = self.manifest.compare(Where.SOURCE, list_versions(self.source), meter.add)
+        if not found.none:
+            raise self._late(found.examples)
+        uploads = [f"{key} (an unfinished upload)" for key, _ in islice(list_uploads(self.source), EXAMPLES)]
+        if uploads:
+            raise self._late(uploads)
+        heard = self._refuse_late_tags()
+        return {"compared": found.compared, "tag_changes": heard}
+
+    def _refuse_late_tags(self) -> int:
+        """An event that says what is at the target already is only late itself."""
+        count = 0
+        while self.tag_queue is not None and (heard := self.tag_queue.hear()):
+            differing = tags.differing_tags(self.transfer, tags.rows_of(self.manifest, heard.changes))
+            if differing:
+                raise self._late([f"the tags of {row.key} (version {row.version_id})" for row, _ in differing])
+            self.tag_queue.forget(heard)
+            count += len([change for change in heard.changes if not change.key.startswith(PROBES)])
+        return count
+
+    def _late(self, what: Sequence[str]) -> LateWrite:
+        return LateWrite(
+            f"{self.source.storage} changed after it had settled, past the closed gate of tenant {self.tenant}: "
+            f"{'; '.join(what[:EXAMPLES])}; it was kept, and nothing was deleted",
+            hint=f"find out who writes there and stop it, then: keyshift resume {self.tenant} (it settles anew and "
+            "takes in what came)",
+        )
+
+
+_NOT_YET = frozenset({"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.NonExistentQueue"})
+"""What a role that has just been given its right, or a queue that has just been made, is answered with for a while."""
