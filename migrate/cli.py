@@ -20,10 +20,12 @@ from rich.console import Console
 
 from migrate import failures, show, tenants
 from migrate.errors import KeyshiftError
+from migrate.events import Scribe, Tell
+from migrate.events import as_json as as_json_line
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
 from migrate.operations import OperationKind
-from migrate.progress import Progress
+from migrate.progress import Progress, Speedometer
 from migrate.redaction import configure_logging
 from migrate.stack import Project
 
@@ -220,11 +222,17 @@ def status(
         if now != last and (as_json or not show.is_only_progress(last, now)):
             _print(now, as_json, show.status)
         elif now != last:
-            ticker(now["operation"]["step"], *show.progress_of(now["operation"]))
+            ticker.progress(*show.progress_of(now["operation"]))
         last = now
         if not watch or now["worked_on_by"] is None:
             return
         time.sleep(0.5)
+
+
+@app.command()
+def operations(name: TenantName, as_json: AsJson = False) -> None:
+    """List a tenant's operations: how they ended, how long they took (vendor)."""
+    _print(tenants.operations(Project.find(), name), as_json, show.operations)
 
 
 # archive, search, verdicts --------------------------------------------------------------------
@@ -242,7 +250,7 @@ def archive_import(
 ) -> None:
     """Load records and attachments as the Archive service would (vendor)."""
     _print(
-        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), _reporter(as_json=as_json)),
+        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), _reporter(name, as_json=as_json)),
         as_json,
         show.imported,
     )
@@ -306,15 +314,16 @@ def _interruptible(name: str) -> Iterator[None]:
         os._exit(130)
 
 
-def _teller(*, as_json: bool) -> Callable[[str, Progress | None, float], None]:
+def _teller(*, as_json: bool) -> Tell:
     if as_json:
-        return lambda step, progress, seconds: err.print(show.event(step, progress, seconds), markup=False)
+        return lambda event: err.print(as_json_line(event), markup=False)
     return show.Ticker(err)
 
 
-def _reporter(*, as_json: bool) -> Callable[[Progress], None]:
-    tell, began = _teller(as_json=as_json), time.monotonic()
-    return lambda progress: tell(progress.move, progress, time.monotonic() - began)
+def _reporter(name: str, *, as_json: bool) -> Callable[[Progress], None]:
+    """For what is no operation but takes as long as one."""
+    scribe, speed = Scribe(_teller(as_json=as_json), tenant=name), Speedometer()
+    return lambda progress: scribe.progress(None, progress, speed(progress))
 
 
 def _ids(options: list[str]) -> Ids:
