@@ -188,13 +188,16 @@ def key_list(name: TenantName, as_json: AsJson = False) -> None:
 def enable(
     name: TenantName,
     mode: Annotated[str, typer.Option(help="The mode to move to.")] = "byok",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, previews of its layouts and a price; change nothing.")
+    ] = False,
+    no_preview: Annotated[bool, typer.Option("--no-preview", "--quick", help="Dry run without previews.")] = False,
     wait: WaitSeconds = PATIENCE_SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Move a living tenant under the customer's own key (vendor)."""
     if dry_run:
-        _print(_runner(name).preview(OperationKind.ENABLE, mode).model_dump(mode="json"), as_json, show.plan)
+        _dry_run(name, OperationKind.ENABLE, mode, with_previews=not no_preview, as_json=as_json)
         return
     _run(name, OperationKind.ENABLE, mode, wait=wait, as_json=as_json)
 
@@ -302,6 +305,15 @@ def _run(
     with _interruptible(name):
         operation = _runner(name, wait=wait, as_json=as_json).run(kind, mode)
     _print(tenants.report(Project.find(), operation), as_json, show.report)
+
+
+def _dry_run(name: str, kind: OperationKind, mode: str | None, *, with_previews: bool, as_json: bool) -> None:
+    from migrate import dry_run, show_dry_run  # noqa: PLC0415 - as for the runner
+
+    plan = _runner(name).preview(kind, mode)
+    report = _reporter(name, as_json=as_json)
+    found = dry_run.dry_run(Project.find(), plan, report, with_previews=with_previews)
+    _print(found, as_json, show_dry_run.dry_run)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from pulumi.automation.errors import create_command_error
 
 from migrate.errors import CloudError, KeyshiftError, RefusedInput
 from migrate.redaction import redact_text
+from stacks.guard import PROPOSED_VARIABLE
 from stacks.layout import Layout
 
 PROJECT = "keyshift"
@@ -162,6 +163,10 @@ class Stack:
     def render(self, layout: Layout, generation: int) -> None:
         """Writes the layout into the stack file, atomically; keeps whatever else stands there."""
         self._select()
+        write_atomically(self.file, self._rendered(layout, generation))
+
+    def _rendered(self, layout: Layout, generation: int) -> str:
+        """The stack file's text, with this layout in it."""
         settings = self._settings()
         config = {k: v for k, v in (settings.get("config") or {}).items() if not k.startswith("keyshift:")}
         config |= {
@@ -177,7 +182,7 @@ class Stack:
             },
         }
         settings["config"] = config
-        write_atomically(self.file, yaml.safe_dump(settings, sort_keys=True))
+        return yaml.safe_dump(settings, sort_keys=True)
 
     def _settings(self) -> dict[str, Any]:
         """What the stack file holds now. Raises RefusedInput when it is no YAML."""
@@ -199,8 +204,23 @@ class Stack:
         """
         with self._fenced(fence) as stack, _told("preview", self.name):
             result = stack.preview(json=True, plan=str(plan_file) if plan_file else None)
-        steps = json.loads(result.stdout).get("steps", [])
-        return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
+        return _steps(result.stdout)
+
+    def preview_proposed(self, layout: Layout, generation: int) -> list[Step]:
+        """What an `up` of a layout that is not the tenant's would do to the stack as it is now.
+
+        From a stack file of its own: the real one, the state and the record stay as they are. What is
+        protected now may be shown as deleted: an earlier phase of the plan frees it first. Raises CloudError.
+        """
+        with tempfile.TemporaryDirectory(prefix="keyshift-") as folder:
+            file = Path(folder) / self.file.name
+            file.write_text(self._rendered(layout, generation))
+            arguments = ["preview", "--json", "--ignore-protect", "--config-file", str(file), "--stack", self.name]
+            environment = {**self._environment, PROPOSED_VARIABLE: "1"}
+            hint = f"mend the cause, or leave the previews out: --no-preview; the plan of {self.name} was not begun"
+            with _told("preview", self.name, hint=hint):
+                result = self._command.run(arguments, str(self.project.root), environment)
+        return _steps(result.stdout)
 
     def up(self, *, fence: int | None = None, plan_file: Path | None = None) -> None:
         """`pulumi up`, constrained by the plan when one is named. Raises CloudError when it fails.
@@ -291,15 +311,21 @@ class Stack:
             stack.workspace.env_vars = self._environment
 
 
+def _steps(printed: str) -> list[Step]:
+    """The steps of a `preview --json` that change something."""
+    steps = json.loads(printed).get("steps", [])
+    return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
+
+
 @contextmanager
-def _told(what: str, stack: str) -> Iterator[None]:
+def _told(what: str, stack: str, *, hint: str | None = None) -> Iterator[None]:
     """The engine's diagnostics as one readable error."""
     try:
         yield
     except CommandError as error:
         raise CloudError(
             f"{what} of {stack} failed: {redact_text(diagnostics(str(error)))}",
-            hint=f"mend the cause, then: keyshift resume {stack.removeprefix('tenant-')}",
+            hint=hint or f"mend the cause, then: keyshift resume {stack.removeprefix('tenant-')}",
             code="engine",
         ) from error
 
