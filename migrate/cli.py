@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from migrate import failures, show, tenants
-from migrate.errors import KeyshiftError
+from migrate.errors import KeyshiftError, RefusedInput
 from migrate.events import Scribe, Tell
 from migrate.events import as_json as as_json_line
 from migrate.intake import Ids
@@ -196,6 +196,8 @@ def enable(
     as_json: AsJson = False,
 ) -> None:
     """Move a living tenant under the customer's own key (vendor)."""
+    if no_preview and not dry_run:
+        raise RefusedInput("--no-preview belongs to --dry-run", hint=f"keyshift enable {name} --dry-run --no-preview")
     if dry_run:
         _dry_run(name, OperationKind.ENABLE, mode, with_previews=not no_preview, as_json=as_json)
         return
@@ -222,8 +224,10 @@ def status(
     ticker = show.Ticker(out)
     while True:
         now = tenants.status(project, name)
-        if now != last and (as_json or not show.is_only_progress(last, now)):
+        if now != last and (as_json or not show.is_only_step(last, now)):
             _print(now, as_json, show.status)
+        elif now != last and not show.is_only_progress(last, now):
+            ticker.line(show.place_text(now["operation"]))
         elif now != last:
             ticker.progress(*show.progress_of(now["operation"]))
         last = now

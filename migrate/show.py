@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from migrate.errors import KeyshiftError
-from migrate.events import Begun, Ended, Event, Progressed, StepBegun, StepDone, Waits
+from migrate.events import Begun, Ended, Event, Place, Progressed, StepBegun, StepDone, Waits
 from migrate.progress import Pace, Progress
 
 Data = dict[str, Any]
@@ -312,7 +312,7 @@ def _ended_rows(operation: Data) -> list[tuple[str, Any]]:
 
 
 def _open_rows(data: Data, operation: Data, now: datetime) -> list[tuple[str, Any]]:
-    is_cut_off = operation["state"] == "running" and data["worked_on_by"] is None
+    is_cut_off = _is_cut_off(operation, data["worked_on_by"])
     state = "cut off" if is_cut_off else operation["state"]
     begun = f"begun {_instant(operation['started_at'])} ({_age(operation['started_at'], now)})"
     rows = [
@@ -337,6 +337,10 @@ def _open_rows(data: Data, operation: Data, now: datetime) -> list[tuple[str, An
     return rows
 
 
+def _is_cut_off(operation: Data, worker: str | None) -> bool:
+    return operation["state"] == "running" and worker is None
+
+
 def _instant(text: str) -> str:
     """`2026-01-02 03:04:05 UTC` of an ISO instant."""
     return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -358,6 +362,14 @@ def is_only_progress(before: Data, now: Data) -> bool:
     return {**before, "operation": before["operation"] | same} == {**now, "operation": now["operation"] | same}
 
 
+def is_only_step(before: Data, now: Data) -> bool:
+    """Whether two looks at a status differ in nothing but the step and how far it is."""
+    if not before or not before["operation"] or not now["operation"]:
+        return False
+    steps = dict.fromkeys((*Place.model_fields, "phase_began_at", "step_began_at", "progress"))
+    return {**before, "operation": before["operation"] | steps} == {**now, "operation": now["operation"] | steps}
+
+
 def progress_of(operation: Data) -> tuple[Progress, Pace]:
     """The stored progress of a step, and its pace by then."""
     return _split(operation["progress"])
@@ -370,7 +382,8 @@ def operations(rows: list[Data]) -> RenderableType:
     for row in rows:
         times = (row["seconds"], row["jobs_disabled_seconds"])
         took, disabled = ("-" if seconds is None else seconds_text(seconds) for seconds in times)
-        table.add_row(row["id"], row["state"], _instant(row["started_at"]), took, disabled, row["message"] or "-")
+        state = "cut off" if _is_cut_off(row, row["worked_on_by"]) else row["state"]
+        table.add_row(row["id"], state, _instant(row["started_at"]), took, disabled, row["message"] or "-")
     return table
 
 

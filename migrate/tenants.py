@@ -105,7 +105,8 @@ def status(project: Project, name: str) -> Data:
     tenant = held.tenant(name)
     operations = held.operations(name)
     gate, last = tenant.layout.gate, operations[-1] if operations else None
-    unfinished = last if last and last.state != "done" else None
+    unfinished, worker = last if last and last.state != "done" else None, held.worker(name)
+    is_at_work = worker is not None and unfinished is not None and not unfinished.hint
     return {
         "tenant": name,
         "mode": str(tenant.layout.mode),
@@ -114,17 +115,18 @@ def status(project: Project, name: str) -> Data:
         "jobs_since": _jobs_since(gate.jobs, operations),
         "reason": gate.reason,
         "searches": f"archived before {gate.search_cutoff}" if gate.search_cutoff else "all",
-        "worked_on_by": held.worker(name),
+        "worked_on_by": worker,
         "operation": last and {**_summary(last), **_whereabouts(last)},
-        "next": _next_command(project, tenant, unfinished),
+        "next": None if is_at_work else _next_command(project, tenant, unfinished),
     }
 
 
 def operations(project: Project, name: str) -> list[Data]:
     """The tenant's operations, oldest first: what they came to, how long they took and kept jobs disabled."""
     held = records(project)
-    held.tenant(name)
-    return [_summary(operation) for operation in held.operations(name)]
+    worker = held.worker(name)
+    rows = [_summary(operation) for operation in held.operations(name)]
+    return [{**row, "worked_on_by": worker if row["state"] != "done" else None} for row in rows]
 
 
 def _summary(operation: Operation) -> Data:

@@ -240,6 +240,7 @@ def test_a_status_in_the_middle_of_a_step_knows_phase_step_progress_and_who_work
     found = seen[0]
     operation = found["operation"]
     assert found["worked_on_by"] is not None
+    assert found["next"] is None, "somebody is at work on it: there is nothing to type"
     assert (found["jobs"], found["reason"]) == ("closed", "acme-enable-1: final copy")
     assert found["jobs_since"] is not None
     assert (operation["phase"], operation["phase_number"], operation["phases"]) == ("freeze", 3, 7)

@@ -369,16 +369,21 @@ def test_a_tenant_has_a_status_too_when_nothing_runs() -> None:
 
 
 def test_the_list_of_operations_tells_how_each_ended_and_what_it_cost_the_jobs() -> None:
-    one = STATUS["operation"]
+    one = {**STATUS["operation"], "worked_on_by": "host:17"}
     shown = text(
         show.operations(
-            [{**one, "state": "done", "seconds": 75.0, "jobs_disabled_seconds": 12.0}, {**one, "message": "x"}]
+            [
+                {**one, "state": "done", "seconds": 75.0, "jobs_disabled_seconds": 12.0},
+                {**one, "message": "x"},
+                {**one, "worked_on_by": None},
+            ]
         )
     )
     lines = [re.split(r" {2,}", line) for line in shown.splitlines()]
     assert lines[0] == ["operation", "state", "begun", "took", "jobs disabled", "because"]
     assert lines[1] == ["acme-enable-1", "done", "2026-01-02 03:04:05 UTC", "1 min 15 s", "12.0 s", "-"]
     assert lines[2] == ["acme-enable-1", "running", "2026-01-02 03:04:05 UTC", "-", "-", "x"]
+    assert lines[3][1] == "cut off"
     assert text(show.operations([])) == "no operations yet"
 
 
@@ -389,6 +394,10 @@ def test_two_looks_that_differ_in_progress_only_are_told_apart_from_a_new_step()
     assert not show.is_only_progress({}, first)
     assert not show.is_only_progress({**STATUS, "operation": None}, first)
     assert show.is_only_progress(operation(), operation()), "nothing new is nothing to print"
+    assert show.is_only_step(first, operation(step="build/4-fill", step_number=5, progress=None))
+    assert not show.is_only_step(first, operation(state="waiting"))
+    assert not show.is_only_step(first, {**operation(), "jobs": "closed"})
+    assert not show.is_only_step({}, first)
 
 
 def test_a_plan_says_what_each_phase_does_waits_for_and_whether_it_can_be_undone() -> None:
