@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import runpy
@@ -97,7 +98,12 @@ def run_program(run: Run) -> int:
         return REPORTED
 
     def start() -> None:
-        runpy.run_path(str(program), run_name="__main__")
+        # Importing the SDKs makes a great many objects and no garbage: every search for some is in vain.
+        gc.disable()
+        try:
+            runpy.run_path(str(program), run_name="__main__")
+        finally:
+            gc.enable()
 
     if program.is_file():
         # As `python program.py` does; for a folder runpy does it.

@@ -19,11 +19,13 @@ import typer
 from rich.console import Console
 
 from migrate import failures, show, tenants
-from migrate.errors import KeyshiftError
+from migrate.errors import KeyshiftError, RefusedInput
+from migrate.events import Scribe, Tell
+from migrate.events import as_json as as_json_line
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
 from migrate.operations import OperationKind
-from migrate.progress import Progress
+from migrate.progress import Progress, Speedometer
 from migrate.redaction import configure_logging
 from migrate.stack import Project
 
@@ -186,13 +188,18 @@ def key_list(name: TenantName, as_json: AsJson = False) -> None:
 def enable(
     name: TenantName,
     mode: Annotated[str, typer.Option(help="The mode to move to.")] = "byok",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, previews of its layouts and a price; change nothing.")
+    ] = False,
+    no_preview: Annotated[bool, typer.Option("--no-preview", "--quick", help="Dry run without previews.")] = False,
     wait: WaitSeconds = PATIENCE_SECONDS,
     as_json: AsJson = False,
 ) -> None:
     """Move a living tenant under the customer's own key (vendor)."""
+    if no_preview and not dry_run:
+        raise RefusedInput("--no-preview belongs to --dry-run", hint=f"keyshift enable {name} --dry-run --no-preview")
     if dry_run:
-        _print(_runner(name).preview(OperationKind.ENABLE, mode).model_dump(mode="json"), as_json, show.plan)
+        _dry_run(name, OperationKind.ENABLE, mode, with_previews=not no_preview, as_json=as_json)
         return
     _run(name, OperationKind.ENABLE, mode, wait=wait, as_json=as_json)
 
@@ -217,14 +224,22 @@ def status(
     ticker = show.Ticker(out)
     while True:
         now = tenants.status(project, name)
-        if now != last and (as_json or not show.is_only_progress(last, now)):
+        if now != last and (as_json or not show.is_only_step(last, now)):
             _print(now, as_json, show.status)
+        elif now != last and not show.is_only_progress(last, now):
+            ticker.line(show.place_text(now["operation"]))
         elif now != last:
-            ticker(now["operation"]["step"], *show.progress_of(now["operation"]))
+            ticker.progress(*show.progress_of(now["operation"]))
         last = now
         if not watch or now["worked_on_by"] is None:
             return
         time.sleep(0.5)
+
+
+@app.command()
+def operations(name: TenantName, as_json: AsJson = False) -> None:
+    """List a tenant's operations: how they ended, how long they took (vendor)."""
+    _print(tenants.operations(Project.find(), name), as_json, show.operations)
 
 
 # archive, search, verdicts --------------------------------------------------------------------
@@ -242,7 +257,7 @@ def archive_import(
 ) -> None:
     """Load records and attachments as the Archive service would (vendor)."""
     _print(
-        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), _reporter(as_json=as_json)),
+        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), _reporter(name, as_json=as_json)),
         as_json,
         show.imported,
     )
@@ -296,6 +311,15 @@ def _run(
     _print(tenants.report(Project.find(), operation), as_json, show.report)
 
 
+def _dry_run(name: str, kind: OperationKind, mode: str | None, *, with_previews: bool, as_json: bool) -> None:
+    from migrate import dry_run, show_dry_run  # noqa: PLC0415 - as for the runner
+
+    plan = _runner(name).preview(kind, mode)
+    report = _reporter(name, as_json=as_json)
+    found = dry_run.dry_run(Project.find(), plan, report, with_previews=with_previews)
+    _print(found, as_json, show_dry_run.dry_run)
+
+
 @contextmanager
 def _interruptible(name: str) -> Iterator[None]:
     """Ctrl-C ends the process at once, as a kill would: every step can be cut off and done again."""
@@ -306,15 +330,16 @@ def _interruptible(name: str) -> Iterator[None]:
         os._exit(130)
 
 
-def _teller(*, as_json: bool) -> Callable[[str, Progress | None, float], None]:
+def _teller(*, as_json: bool) -> Tell:
     if as_json:
-        return lambda step, progress, seconds: err.print(show.event(step, progress, seconds), markup=False)
+        return lambda event: err.print(as_json_line(event), markup=False)
     return show.Ticker(err)
 
 
-def _reporter(*, as_json: bool) -> Callable[[Progress], None]:
-    tell, began = _teller(as_json=as_json), time.monotonic()
-    return lambda progress: tell(progress.move, progress, time.monotonic() - began)
+def _reporter(name: str, *, as_json: bool) -> Callable[[Progress], None]:
+    """For what is no operation but takes as long as one."""
+    scribe, speed = Scribe(_teller(as_json=as_json), tenant=name), Speedometer()
+    return lambda progress: scribe.progress(None, progress, speed(progress))
 
 
 def _ids(options: list[str]) -> Ids:

@@ -38,6 +38,14 @@ def plan(request: Request, layout: Layout) -> Plan:
 
 def _request_key(_: Request, layout: Layout) -> list[Phase]:
     key = _unused_key(layout)
+    if key is None and layout.mode is not Mode.STANDARD:
+        raise RefusedInput(
+            f"tenant {layout.tenant} is already under its customer's key; another key would be a rotation, "
+            "and this version has none: nothing could use the key yet",
+            hint=f"see the key in use: keyshift key list {layout.tenant}; "
+            f"a later version begins with keyshift rotate {layout.tenant}",
+            code="rotation-not-built",
+        )
     if key is None:
         layout = _with_new_key(layout)
         key = layout.keys[-1]

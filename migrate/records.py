@@ -71,6 +71,12 @@ class Operation:
     def request(self) -> Request:
         return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff)
 
+    @property
+    def jobs_disabled_seconds(self) -> float | None:
+        """How long it kept jobs disabled; None while it does, or if it never did."""
+        closed, opened = self.jobs_closed_at, self.jobs_opened_at
+        return (opened - closed).total_seconds() if closed and opened else None
+
 
 class Records:
     """All reads and writes of the record database. Every write that needs the lease checks the fence."""

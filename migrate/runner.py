@@ -24,13 +24,14 @@ from components import naming
 from migrate import durable, failures
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.events import Scribe, Tell, step_names
 from migrate.freeze import goes_on_at
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan import plan
-from migrate.progress import Progress
+from migrate.progress import Progress, Speedometer
 from migrate.records import Operation, Records
 from migrate.stack import Project, Stack, judge
 from migrate.verdict import Verdicts
@@ -41,8 +42,6 @@ RENEW_SECONDS = 15
 POLL_SECONDS = 2.0
 AFTERMATH_SECONDS = 60.0
 """How long after a key is back what hangs on it (a locked search) may still refuse."""
-Tell = Callable[[str, Progress | None, float], None]
-"""(step name, progress, seconds since the step began) -> None: what a person who watches is told."""
 
 
 class Runner:
@@ -58,6 +57,9 @@ class Runner:
         self.verdicts = Verdicts(self.folder)
         self.log = Log(self.folder)
         self._tell = tell
+        self._scribe = Scribe(tell, tenant=self.tenant)
+        self._began: dict[str, str] = {}  # when the phase and the step that are being done began
+        self._speed = Speedometer()
         self._patience = patience
         self._fence = 0
         self._back: float | None = None  # when a key that had been lost was there again, on the monotonic clock
@@ -141,7 +143,27 @@ class Runner:
 
     def _walk(self, operation: Operation) -> Operation:
         self.records.note(operation.id, state="running", message=None, hint=None)
-        steps = [name for phase in self._plan(operation.id).phases for name in step_names(phase)]
+        planned = self._plan(operation.id)
+        self._scribe = Scribe(self._tell, tenant=self.tenant, operation=operation.id, plan=planned)
+        self._scribe.begun(kind=operation.kind, mode=operation.mode, resumed=operation.step is not None)
+        try:
+            done = self._walked(operation, [name for phase in planned.phases for name in step_names(phase)])
+        except Exception as error:
+            self._tell_end(operation.id, failures.explained(error))
+            raise
+        self._tell_end(operation.id, None)
+        return done
+
+    def _tell_end(self, operation_id: str, error: KeyshiftError | None) -> None:
+        operation = self.records.operation(operation_id)
+        self._scribe.ended(
+            error,
+            step=operation.step,
+            seconds=((operation.ended_at or datetime.now(UTC)) - operation.started_at).total_seconds(),
+            jobs_disabled_seconds=operation.jobs_disabled_seconds,
+        )
+
+    def _walked(self, operation: Operation, steps: list[str]) -> Operation:
         try:
             outcome = durable.walk(self.folder, self.tenant, operation.id, steps, self._act)
         except Conflict:
@@ -166,8 +188,8 @@ class Runner:
     def _act(self, operation_id: str, step: str) -> Outcome:
         """One step. An error that an operator can do something about is an outcome, not an exception."""
         self.records.renew(self.tenant, self._fence)
-        self.records.note(operation_id, step=step, progress=None)
-        self._tell(step, None, 0.0)
+        began = time.monotonic()
+        self._begin_step(operation_id, step)
         try:
             found = self._do_with_patience(operation_id, step)
         except Waiting as waiting:
@@ -188,7 +210,19 @@ class Runner:
                 outcome["again_from"] = again_from
             return outcome
         self.records.result(operation_id, step, found)
+        self._scribe.step_done(step, time.monotonic() - began)
         return Outcome(state="done")
+
+    def _begin_step(self, operation_id: str, step: str) -> None:
+        """Notes where the operation is and since when; a phase that is gone on with keeps its beginning."""
+        before, now = self.records.operation(operation_id), datetime.now(UTC).isoformat()
+        is_same = before.step is not None and before.step.split("/")[0] == step.split("/", maxsplit=1)[0]
+        self._speed = Speedometer()
+        self._began = {"step_began_at": now, "phase_began_at": now}
+        if is_same and before.progress:
+            self._began["phase_began_at"] = before.progress.get("phase_began_at", now)
+        self.records.note(operation_id, step=step, progress=self._began)
+        self._scribe.step(step)
 
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
         """Does a step; while it fails because a key in use is lost, waits for the key and does it again."""
@@ -259,13 +293,16 @@ class Runner:
     def _up(self, operation_id: str, phase: Phase) -> dict[str, Any]:
         """The stack becomes the phase's layout: record, stack file, preview, judgement, constrained up."""
         self._refuse_unproven(phase.layout)
+        report = self._reporter(operation_id, f"{phase.name}/up")
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)
         recovered = self.stack.recover()
         with tempfile.TemporaryDirectory() as folder:
             plan_file = Path(folder) / "plan.json"
+            report(Progress(move="preview"))
             steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
             judge(steps, phase.layout)
+            report(Progress(move="up"))
             self.stack.up(fence=self._fence, plan_file=plan_file)
         if self.stack.outputs().get("generation") != generation:
             raise KeyshiftError(
@@ -294,20 +331,13 @@ class Runner:
                 )
 
     def _reporter(self, operation_id: str, step: str) -> Callable[[Progress], None]:
-        began = time.monotonic()
-
         def report(progress: Progress) -> None:
-            seconds = time.monotonic() - began
-            self.records.note(operation_id, progress={**asdict(progress), "seconds": round(seconds, 1)})
-            self._tell(step, progress, seconds)
+            pace = self._speed(progress)
+            kept = {**self._began, "reported_at": datetime.now(UTC).isoformat(), **asdict(progress), **asdict(pace)}
+            self.records.note(operation_id, progress=kept)
+            self._scribe.progress(step, progress, pace)
 
         return report
-
-
-def step_names(phase: Phase) -> list[str]:
-    """`<phase>/up`, then `<phase>/<n>-<wait or move>`: stable, because the journal is keyed by them."""
-    parts = [*phase.waits, *phase.moves]
-    return [f"{phase.name}/up", *(f"{phase.name}/{n}-{part.kind}" for n, part in enumerate(parts, 1))]
 
 
 def _as_error(outcome: Outcome) -> KeyshiftError:

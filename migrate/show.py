@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict
+from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from migrate.errors import KeyshiftError
-from migrate.progress import Progress
+from migrate.events import Begun, Ended, Event, Place, Progressed, StepBegun, StepDone, Waits
+from migrate.progress import Pace, Progress
 
 Data = dict[str, Any]
 
@@ -42,32 +43,50 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def progress_text(progress: Progress, seconds: float) -> str:
-    """One line: what, done of total, bytes, rate, remaining time, the reason of a wait.
+def progress_text(progress: Progress, pace: Pace, width: int | None = None) -> str:
+    """One line: what, done of total, bytes, rates, remaining time; or the reason of a wait.
 
-    `seconds`: since the step began. No remaining time before 1 % is done: it would mislead.
+    Where `width` columns do not hold it all, what matters least is left out.
     """
+    if progress.waiting:
+        return f"waiting {seconds_text(pace.seconds)} for {progress.waiting}"
+    parts = _progress_parts(progress, pace)
+    for unneeded in ("bytes/s", "bytes", "/s"):
+        if width is None or len(" · ".join(parts.values())) <= width:
+            break
+        parts.pop(unneeded, None)
+    return " · ".join(parts.values())
+
+
+def _progress_parts(progress: Progress, pace: Pace) -> dict[str, str]:
     done, total = progress.objects, progress.objects_total
-    parts = [progress.move]
+    parts = {"move": progress.move}
     if total is not None:
         share = f" ({done * 100 // total} %)" if total else ""
-        parts.append(f"{done:,} of {total:,}{share}")
+        parts["objects"] = f"{done:,} of {total:,}{share}"
     elif done:
-        parts.append(f"{done:,}")
-    if progress.bytes:
-        parts.append(bytes_text(progress.bytes))
-    if done and seconds > 0:
-        parts.append(f"{done / seconds:,.0f}/s")
-        if total and done < total <= done * 100:
-            parts.append(f"{seconds_text((total - done) * seconds / done)} left")
-    if progress.waiting:
-        parts.append(f"waiting: {progress.waiting}")
-    return " · ".join(parts)
+        parts["objects"] = f"{done:,}"
+    if progress.bytes_total:
+        parts["bytes"] = f"{bytes_text(progress.bytes)} of {bytes_text(progress.bytes_total)}"
+    elif progress.bytes:
+        parts["bytes"] = bytes_text(progress.bytes)
+    if pace.objects_per_second:
+        parts["/s"] = f"{pace.objects_per_second:,.0f}/s"
+    if pace.bytes_per_second:
+        parts["bytes/s"] = f"{bytes_text(round(pace.bytes_per_second))}/s"
+    if pace.remaining_seconds is not None:
+        parts["left"] = f"{seconds_text(pace.remaining_seconds)} left"
+    return parts
 
 
-def event(step: str, progress: Progress | None, seconds: float) -> str:
-    """The same as one JSON line."""
-    return json.dumps({"step": step, "seconds": round(seconds, 1), "progress": asdict(progress) if progress else None})
+def place_text(place: Data) -> str:
+    """`2/7 build, 3/6: compare what is copied so far`; the fields are those of `events.Place`."""
+    if place["phase"] is None:
+        return place["step"] or "begins"
+    return (
+        f"{place['phase_number']}/{place['phases']} {place['phase']}, "
+        f"{place['step_number']}/{place['steps']}: {place['step_title']}"
+    )
 
 
 class Ticker:
@@ -79,18 +98,35 @@ class Ticker:
         self._last = 0.0
         self._open = False
 
-    def __call__(self, step: str, progress: Progress | None, seconds: float) -> None:
-        now = time.monotonic()
-        clock = f"[{now - self._started:6.1f} s] "
-        if progress is None:
-            self._end_line()
-            self._console.print(f"{clock}{step}", markup=False)
-            return
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Begun():
+                verb = "goes on" if event.resumed else "begins"
+                self.line(f"{event.operation} {verb}: {' > '.join(event.phases)}")
+            case StepBegun():
+                self.line(place_text(event.model_dump()))
+            case Progressed() | Waits():
+                self.progress(*_told(event))
+            case StepDone() | Ended():
+                pass  # the next step says so, and the closing table or the error
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self._end_line()
+        self._console.print(f"{self._clock()}{text}", markup=False)
+
+    def progress(self, progress: Progress, pace: Pace) -> None:
         is_last = progress.objects_total is not None and progress.objects >= progress.objects_total
+        room = self._room() if self._console.is_terminal else None
+        self.moment(progress_text(progress, pace, room), is_last=is_last)
+
+    def moment(self, text: str, *, is_last: bool = False) -> None:
+        """A line that the next moment takes the place of, on a terminal; at most one a second."""
+        now = time.monotonic()
         if now - self._last < 1 and not is_last:
             return
         self._last = now
-        line = f"{clock}  {progress_text(progress, seconds)}"
+        line = f"{self._clock()}  {text}"
         if self._console.is_terminal:
             clear_line(self._console)
             self._console.print(line[: self._console.width - 1], end="", markup=False)
@@ -98,10 +134,28 @@ class Ticker:
         else:
             self._console.print(line, markup=False)
 
+    def _clock(self) -> str:
+        return f"[{time.monotonic() - self._started:6.1f} s] "
+
+    def _room(self) -> int:
+        return self._console.width - 1 - len(self._clock()) - 2
+
     def _end_line(self) -> None:
         if self._open:
             self._console.print()
             self._open = False
+
+
+def _told(event: Progressed | Waits) -> tuple[Progress, Pace]:
+    if isinstance(event, Waits):
+        return Progress(move="wait", waiting=event.reason), Pace(seconds=event.seconds)
+    return _split(event.model_dump())
+
+
+def _split(facts: Data) -> tuple[Progress, Pace]:
+    """Progress and pace out of one flat dictionary that holds both."""
+    found: list[Data] = [{field.name: facts.get(field.name) for field in fields(one)} for one in (Progress, Pace)]
+    return Progress(**found[0]), Pace(**found[1])
 
 
 def clear_line(console: Console) -> None:
@@ -229,25 +283,75 @@ def plan(data: Data) -> RenderableType:
     )
 
 
-def status(data: Data) -> RenderableType:
-    operation = data["operation"]
+def status(data: Data, now: datetime | None = None) -> RenderableType:
+    """Where a tenant stands; ages are told as of `now`."""
+    now = now or datetime.now(UTC)
+    since = data["jobs_since"]
+    jobs = f"{data['jobs']} since {_instant(since)} ({_age(since, now)})" if since else data["jobs"]
     head = [
-        ("tenant", f"{data['tenant']}, mode {data['mode']}"),
-        ("jobs", data["jobs"]),
+        ("tenant", f"{data['tenant']}, mode {data['mode']}, generation {data['generation']}"),
+        ("jobs", f"{jobs}: {data['reason']}" if data["reason"] else jobs),
         ("searches", data["searches"]),
     ]
+    operation = data["operation"]
     if operation is None:
-        return _pairs([*head, ("operation", "none")])
-    is_cut_off = operation["state"] == "running" and data["worked_on_by"] is None
-    state = "cut off; nobody works on it" if is_cut_off else operation["state"]
-    rows = [*head, ("operation", f"{operation['id']}: {state}"), ("step", operation["step"])]
+        return _pairs([*head, ("operation", "none so far"), *_next_row(data["next"])])
+    rows = _ended_rows(operation) if operation["state"] == "done" else _open_rows(data, operation, now)
+    return _pairs([*head, *rows, *_next_row(data["next"])])
+
+
+def _next_row(command: str | None) -> list[tuple[str, Any]]:
+    return [("next", command)] if command else []
+
+
+def _ended_rows(operation: Data) -> list[tuple[str, Any]]:
+    text = f"none; the last, {operation['id']}, was done in {seconds_text(operation['seconds'])}"
+    if operation["jobs_disabled_seconds"] is not None:
+        text += f" with jobs disabled for {seconds_text(operation['jobs_disabled_seconds'])}"
+    return [("operation", text)]
+
+
+def _open_rows(data: Data, operation: Data, now: datetime) -> list[tuple[str, Any]]:
+    is_cut_off = _is_cut_off(operation, data["worked_on_by"])
+    state = "cut off" if is_cut_off else operation["state"]
+    begun = f"begun {_instant(operation['started_at'])} ({_age(operation['started_at'], now)})"
+    rows = [
+        ("operation", f"{operation['id']}: {state}, {begun}"),
+        ("worked on by", data["worked_on_by"] or ("nobody; a runner died" if is_cut_off else "nobody")),
+    ]
+    if operation["phase"]:
+        phase = (
+            f"{operation['phase_number']} of {operation['phases']}, {operation['phase']}: {operation['phase_title']}"
+        )
+        step = f"{operation['step_number']} of {operation['steps']}: {operation['step_title']}"
+        rows += [
+            ("phase", phase + _for(operation["phase_began_at"], now)),
+            ("step", step + _for(operation["step_began_at"], now)),
+        ]
     if operation["progress"]:
-        rows.append(("progress", progress_text(*progress_of(operation))))
+        progress, pace = progress_of(operation)
+        told = f"told {_age(operation['progress']['reported_at'], now)} ago"
+        rows.append(("progress", f"{progress_text(progress, pace)} · {told}"))
     if operation["message"]:
-        rows += [("because", operation["message"]), ("next", operation["hint"])]
-    elif is_cut_off:
-        rows.append(("next", f"keyshift resume {data['tenant']}"))
-    return _pairs(rows)
+        rows.append(("because", operation["message"]))
+    return rows
+
+
+def _is_cut_off(operation: Data, worker: str | None) -> bool:
+    return operation["state"] == "running" and worker is None
+
+
+def _instant(text: str) -> str:
+    """`2026-01-02 03:04:05 UTC` of an ISO instant."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _age(text: str, now: datetime) -> str:
+    return seconds_text(max(0.0, (now - datetime.fromisoformat(text)).total_seconds()))
+
+
+def _for(since: str | None, now: datetime) -> str:
+    return f" ({_age(since, now)})" if since else ""
 
 
 def is_only_progress(before: Data, now: Data) -> bool:
@@ -258,11 +362,29 @@ def is_only_progress(before: Data, now: Data) -> bool:
     return {**before, "operation": before["operation"] | same} == {**now, "operation": now["operation"] | same}
 
 
-def progress_of(operation: Data) -> tuple[Progress, float]:
-    """The stored progress of a step, and the seconds that it had taken by then."""
-    kept = dict(operation["progress"])
-    seconds = kept.pop("seconds")
-    return Progress(**kept), seconds
+def is_only_step(before: Data, now: Data) -> bool:
+    """Whether two looks at a status differ in nothing but the step and how far it is."""
+    if not before or not before["operation"] or not now["operation"]:
+        return False
+    steps = dict.fromkeys((*Place.model_fields, "phase_began_at", "step_began_at", "progress"))
+    return {**before, "operation": before["operation"] | steps} == {**now, "operation": now["operation"] | steps}
+
+
+def progress_of(operation: Data) -> tuple[Progress, Pace]:
+    """The stored progress of a step, and its pace by then."""
+    return _split(operation["progress"])
+
+
+def operations(rows: list[Data]) -> RenderableType:
+    if not rows:
+        return "no operations yet"
+    table = _table("operation", "state", "begun", "took", "jobs disabled", "because")
+    for row in rows:
+        times = (row["seconds"], row["jobs_disabled_seconds"])
+        took, disabled = ("-" if seconds is None else seconds_text(seconds) for seconds in times)
+        state = "cut off" if _is_cut_off(row, row["worked_on_by"]) else row["state"]
+        table.add_row(row["id"], state, _instant(row["started_at"]), took, disabled, row["message"] or "-")
+    return table
 
 
 def report(data: Data) -> RenderableType:

@@ -29,6 +29,7 @@ from pulumi.automation.errors import create_command_error
 
 from migrate.errors import CloudError, KeyshiftError, RefusedInput
 from migrate.redaction import redact_text
+from stacks.guard import FENCE_VARIABLE, PROPOSED_VARIABLE
 from stacks.layout import Layout
 
 PROJECT = "keyshift"
@@ -157,11 +158,16 @@ class Stack:
 
     def make(self) -> None:
         """Makes the stack in the backend, empty; one that is there stays as it is."""
-        self._select()
+        if self._state_file() is None:
+            self._select()
 
     def render(self, layout: Layout, generation: int) -> None:
         """Writes the layout into the stack file, atomically; keeps whatever else stands there."""
-        self._select()
+        self.make()
+        write_atomically(self.file, self._rendered(layout, generation))
+
+    def _rendered(self, layout: Layout, generation: int) -> str:
+        """The stack file's text, with this layout in it."""
         settings = self._settings()
         config = {k: v for k, v in (settings.get("config") or {}).items() if not k.startswith("keyshift:")}
         config |= {
@@ -177,7 +183,7 @@ class Stack:
             },
         }
         settings["config"] = config
-        write_atomically(self.file, yaml.safe_dump(settings, sort_keys=True))
+        return yaml.safe_dump(settings, sort_keys=True)
 
     def _settings(self) -> dict[str, Any]:
         """What the stack file holds now. Raises RefusedInput when it is no YAML."""
@@ -197,10 +203,25 @@ class Stack:
 
         Raises CloudError with the engine's own words when the preview fails.
         """
-        with self._fenced(fence) as stack, _told("preview", self.name):
-            result = stack.preview(json=True, plan=str(plan_file) if plan_file else None)
-        steps = json.loads(result.stdout).get("steps", [])
-        return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
+        arguments = ["preview", "--json", *(["--save-plan", str(plan_file)] if plan_file else [])]
+        with _told("preview", self.name):
+            result = self._cli(*arguments, fence=fence)
+        return _steps(result.stdout)
+
+    def preview_proposed(self, layout: Layout, generation: int) -> list[Step]:
+        """What an `up` of a layout that is not the tenant's would do to the stack as it is now.
+
+        From a stack file of its own: the real one, the state and the record stay as they are. What is
+        protected now may be shown as deleted: an earlier phase of the plan frees it first. Raises CloudError.
+        """
+        with tempfile.TemporaryDirectory(prefix="keyshift-") as folder:
+            file = Path(folder) / self.file.name
+            file.write_text(self._rendered(layout, generation))
+            arguments = ["preview", "--json", "--ignore-protect", "--config-file", str(file)]
+            hint = f"mend the cause, or leave the previews out: --no-preview; the plan of {self.name} was not begun"
+            with _told("preview", self.name, hint=hint):
+                result = self._cli(*arguments, variables={PROPOSED_VARIABLE: "1"})
+        return _steps(result.stdout)
 
     def up(self, *, fence: int | None = None, plan_file: Path | None = None) -> None:
         """`pulumi up`, constrained by the plan when one is named. Raises CloudError when it fails.
@@ -211,20 +232,42 @@ class Stack:
         arguments = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--color", "never"]
         if plan_file:
             arguments += ["--plan", str(plan_file)]
-        with self._fenced(fence), _told("up", self.name):
-            self._cli(*arguments)
+        with _told("up", self.name):
+            self._cli(*arguments, fence=fence)
 
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, a secret one as `[secret]`. Kept until the next `up` of this object."""
         held = self._outputs
         if held is None:
-            with _told("outputs", self.name):
-                held = self._outputs = json.loads(self._cli("stack", "output", "--json").stdout)
+            state = self._state_file()
+            held = self._outputs = self._asked_outputs() if state is None else outputs_in(state)
         return held
 
-    def _cli(self, *arguments: str) -> CommandResult:
-        environment = self._select().workspace.env_vars
+    def _asked_outputs(self) -> dict[str, Any]:
+        with _told("outputs", self.name):
+            return json.loads(self._cli("stack", "output", "--json").stdout)
+
+    def _cli(
+        self, *arguments: str, fence: int | None = None, variables: Mapping[str, str] | None = None
+    ) -> CommandResult:
+        environment = {**self._environment, **(variables or {})}
+        if fence is not None:
+            environment[FENCE_VARIABLE] = str(fence)
         return self._command.run([*arguments, "--stack", self.name], str(self.project.root), environment)
+
+    def _state_file(self) -> dict[str, Any] | None:
+        """The state as the engine last wrote it, read without starting one. It replaces the file as a whole.
+
+        None where there is no such file: another backend, a compressed state, or a stack that is not made.
+        """
+        backend = urlparse(self._environment["PULUMI_BACKEND_URL"])
+        if backend.scheme != "file":
+            return None
+        try:
+            text = (Path(backend.path) / ".pulumi" / "stacks" / PROJECT / f"{self.name}.json").read_text()
+        except FileNotFoundError:
+            return None
+        return json.loads(text)["checkpoint"].get("latest") or {}
 
     # recovery -------------------------------------------------------------------------------
 
@@ -240,7 +283,9 @@ class Stack:
             done += self._end_engine(lock)
         if done:
             self._select().cancel()
-        deployment = self._select().export_stack().deployment or {}
+        deployment = self._state_file()
+        if deployment is None:
+            deployment = self._select().export_stack().deployment or {}
         pending = [op for op in deployment.get("pending_operations") or [] if op.get("type") == "creating"]
         if pending:
             with _told("refresh", self.name):
@@ -280,26 +325,40 @@ class Stack:
             )
         return self._stack
 
-    @contextmanager
-    def _fenced(self, fence: int | None) -> Iterator[automation.Stack]:
-        stack = self._select()
-        if fence is not None:
-            stack.workspace.env_vars = {**self._environment, "KEYSHIFT_FENCE": str(fence)}
-        try:
-            yield stack
-        finally:
-            stack.workspace.env_vars = self._environment
+
+def _steps(printed: str) -> list[Step]:
+    """The steps of a `preview --json` that change something."""
+    steps = json.loads(printed).get("steps", [])
+    return [Step(op=step["op"], urn=step["urn"]) for step in steps if step["op"] not in {"same", "read"}]
+
+
+SECRET_KEY, SECRET_VALUE = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+"""What marks a secret in a state (Pulumi's resource.SigKey and resource.SecretSig)."""
+
+
+def outputs_in(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The stack's outputs as `pulumi stack output --json` prints them: a secret one as `[secret]`."""
+    stacks = (one for one in state.get("resources") or [] if one["type"] == "pulumi:pulumi:Stack")
+    return _unsecret(next(stacks, {}).get("outputs") or {})
+
+
+def _unsecret(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.get(SECRET_KEY) == SECRET_VALUE:
+            return "[secret]"
+        return {name: _unsecret(one) for name, one in value.items()}
+    return [_unsecret(one) for one in value] if isinstance(value, list) else value
 
 
 @contextmanager
-def _told(what: str, stack: str) -> Iterator[None]:
+def _told(what: str, stack: str, *, hint: str | None = None) -> Iterator[None]:
     """The engine's diagnostics as one readable error."""
     try:
         yield
     except CommandError as error:
         raise CloudError(
             f"{what} of {stack} failed: {redact_text(diagnostics(str(error)))}",
-            hint=f"mend the cause, then: keyshift resume {stack.removeprefix('tenant-')}",
+            hint=hint or f"mend the cause, then: keyshift resume {stack.removeprefix('tenant-')}",
             code="engine",
         ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from components import naming
-from migrate import archive, aws
+from migrate import archive, aws, events
 from migrate.copy.s3 import Side
 from migrate.errors import KeyshiftError, RefusedInput, Waiting
+from migrate.files import private_folder, write_private
 from migrate.index import aliases
 from migrate.intake import Ids
 from migrate.keys import imported, wrap
 from migrate.live import Live
+from migrate.plan import plan
 from migrate.progress import Report
 from migrate.records import Operation, Records
 from migrate.stack import Project, Stack, brought_up
@@ -82,7 +85,7 @@ def describe(project: Project, name: str) -> Data:
     return {
         "generation": tenant.generation,
         "layout": tenant.layout.model_dump(mode="json"),
-        "next": _next_command(tenant, held.unfinished(name)),
+        "next": _next_command(project, tenant, held.unfinished(name)),
     }
 
 
@@ -101,26 +104,64 @@ def status(project: Project, name: str) -> Data:
     held = records(project)
     tenant = held.tenant(name)
     operations = held.operations(name)
-    gate = tenant.layout.gate
-    last = operations[-1] if operations else None
+    gate, last = tenant.layout.gate, operations[-1] if operations else None
+    unfinished, worker = last if last and last.state != "done" else None, held.worker(name)
+    is_at_work = worker is not None and unfinished is not None and not unfinished.hint
     return {
         "tenant": name,
         "mode": str(tenant.layout.mode),
         "generation": tenant.generation,
         "jobs": gate.jobs,
+        "jobs_since": _jobs_since(gate.jobs, operations),
+        "reason": gate.reason,
         "searches": f"archived before {gate.search_cutoff}" if gate.search_cutoff else "all",
-        "worked_on_by": held.worker(name),
-        "operation": last
-        and {
-            "id": last.id,
-            "state": last.state,
-            "step": last.step,
-            "started_at": last.started_at.isoformat(),
-            "progress": last.progress,
-            "message": last.message,
-            "hint": last.hint,
-        },
+        "worked_on_by": worker,
+        "operation": last and {**_summary(last), **_whereabouts(last)},
+        "next": None if is_at_work else _next_command(project, tenant, unfinished),
     }
+
+
+def operations(project: Project, name: str) -> list[Data]:
+    """The tenant's operations, oldest first: what they came to, how long they took and kept jobs disabled."""
+    held = records(project)
+    worker = held.worker(name)
+    rows = [_summary(operation) for operation in held.operations(name)]
+    return [{**row, "worked_on_by": worker if row["state"] != "done" else None} for row in rows]
+
+
+def _summary(operation: Operation) -> Data:
+    ended = operation.ended_at
+    return {
+        "id": operation.id,
+        "kind": str(operation.kind),
+        "mode": operation.mode,
+        "state": operation.state,
+        "started_at": operation.started_at.isoformat(),
+        "ended_at": ended and ended.isoformat(),
+        "seconds": ended and (ended - operation.started_at).total_seconds(),
+        "jobs_disabled_seconds": operation.jobs_disabled_seconds,
+        "message": operation.message,
+        "hint": operation.hint,
+    }
+
+
+def _whereabouts(operation: Operation) -> Data:
+    """Phase and step by number and title, since when, and the last progress that was told."""
+    kept = dict(operation.progress or {})
+    began = {name: kept.pop(name, None) for name in ("phase_began_at", "step_began_at")}
+    try:
+        found = operation.step and events.place(plan(operation.request, operation.start), operation.step)
+    except RefusedInput:  # begun by a version that allowed it
+        found = None
+    where = found.model_dump() if found else dict.fromkeys(events.Place.model_fields)
+    return {**where, "step": operation.step, **began, "progress": kept or None}
+
+
+def _jobs_since(jobs: str, operations: list[Operation]) -> str | None:
+    """Since when the gate is as it is: the last time that an operation turned it. None: it was never turned."""
+    turned = [op.jobs_opened_at if jobs == "open" else op.jobs_closed_at for op in operations]
+    newest = max((at for at in turned if at), default=None)
+    return newest and newest.isoformat()
 
 
 def last_operation(project: Project, name: str) -> Operation:
@@ -135,13 +176,12 @@ def report(_: Project, operation: Operation) -> Data:
     """What an operation came to: the closing table."""
     found = {step.split("-", 1)[-1]: result for step, result in operation.results.items()}
     ended = operation.ended_at
-    closed, opened = operation.jobs_closed_at, operation.jobs_opened_at
     left = found.get("prove-empty")
     return {
         "operation": operation.id,
         "state": operation.state,
         "seconds": (ended - operation.started_at).total_seconds() if ended else None,
-        "jobs_disabled_seconds": (opened - closed).total_seconds() if closed and opened else None,
+        "jobs_disabled_seconds": operation.jobs_disabled_seconds,
         "storage": found.get("verify-storage"),
         "index": found.get("verify-index"),
         "left_behind": left and left["left_behind"],
@@ -149,12 +189,19 @@ def report(_: Project, operation: Operation) -> Data:
     }
 
 
-def _next_command(tenant: TenantRecord, unfinished: Operation | None) -> str | None:
+def _next_command(project: Project, tenant: TenantRecord, unfinished: Operation | None) -> str | None:
     if unfinished is not None:
         return unfinished.hint or f"keyshift resume {tenant.name}"
-    if any(key.state is KeyState.PENDING for key in tenant.layout.keys):
-        return f"keyshift key request {tenant.name}"
-    return None
+    pending = _pending_key(tenant.layout)
+    if pending is None:
+        return None
+    if _upload_note(project, tenant.name, pending).exists():
+        return _after_upload(tenant, unfinished)
+    return f"keyshift key request {tenant.name}"
+
+
+def _after_upload(tenant: TenantRecord, unfinished: Operation | None) -> str:
+    return f"keyshift {'resume' if tenant.layout.serves is None or unfinished else 'enable'} {tenant.name}"
 
 
 # keys -------------------------------------------------------------------------------------------
@@ -229,13 +276,14 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
         if refused.code in _UPLOAD_HINTS:
             refused.hint = _UPLOAD_HINTS[refused.code].format(name=name)
         raise
+    note_upload(project, name, key, fingerprint=found.key_material_id, sha256=found.wrapped_sha256)
     return {
         "tenant": name,
         "key": key,
         "state": "imported before; nothing was changed" if found.already else "imported",
         "fingerprint": found.key_material_id,
         "sha256": found.wrapped_sha256,
-        "next": f"keyshift {'resume' if tenant.layout.serves is None or records(project).unfinished(name) else 'enable'} {name}",
+        "next": _after_upload(tenant, records(project).unfinished(name)),
     }
 
 
@@ -273,6 +321,20 @@ def wrap_key(public_key: Path, output: Path, key: Path | None, keep: Path | None
         "sha256": made.wrapped_sha256,
         "kept": str(keep) if keep else None,
     }
+
+
+def note_upload(project: Project, name: str, key: str, *, fingerprint: str, sha256: str) -> None:
+    """So that `tenant show` knows, without asking the cloud, that a key has its material.
+
+    A kill before it costs nothing: the same file given again answers as before, and is noted.
+    """
+    note = _upload_note(project, name, key)
+    private_folder(note.parent)
+    write_private(note, json.dumps({"fingerprint": fingerprint, "sha256": sha256}).encode())
+
+
+def _upload_note(project: Project, name: str, key: str) -> Path:
+    return folder(project, name) / "key-requests" / f"{key}-uploaded.json"
 
 
 def _pending_key(layout: Layout) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pulumi
 
+import components.lean  # noqa: F401 - first: it decides how much of the SDKs the modules below import
 from stacks import guard, stamp, tenant
 from stacks.config import StampSettings, read_settings
 from stacks.errors import StackRefused

@@ -20,6 +20,8 @@ from stacks.layout import Layout
 from stacks.record import TenantRecord
 
 FENCE_VARIABLE = "KEYSHIFT_FENCE"
+PROPOSED_VARIABLE = "KEYSHIFT_PROPOSED"
+"""Set by a dry run: the stack file holds a layout that the record does not (yet). For previews only."""
 VERDICT_HOOK = "keyshift-verdict-before-delete"
 STAMP_HOOK = "keyshift-empty-stamp-before-delete"
 
@@ -34,12 +36,23 @@ class Admitted:
 
 
 def admit(settings: TenantSettings, engine: sql.Engine, *, is_preview: bool) -> Admitted:
-    """Judges the run and, on a real one, makes the record of a new tenant. Raises GuardError."""
+    """Judges the run and, on a real one, makes the record of a new tenant. Raises GuardError.
+
+    `is_preview` is the engine's word, which no variable of the caller's can change.
+    """
+    is_proposed = PROPOSED_VARIABLE in os.environ
+    if is_proposed and not is_preview:
+        raise GuardError(
+            f"{PROPOSED_VARIABLE} is set, which lets a layout of tenant {settings.tenant} be previewed that is not "
+            "its own; this run is no preview",
+            hint=f"unset {PROPOSED_VARIABLE}",
+        )
     admitted = judge(
         settings,
         records.find(engine, settings.tenant),
         fence=_fence(settings.tenant, os.environ.get(FENCE_VARIABLE)),
         now=datetime.now(UTC),
+        is_proposed=is_proposed,
     )
     if admitted.is_new and not is_preview:
         try:
@@ -51,15 +64,25 @@ def admit(settings: TenantSettings, engine: sql.Engine, *, is_preview: bool) -> 
     return admitted
 
 
-def judge(settings: TenantSettings, record: TenantRecord | None, *, fence: int | None, now: datetime) -> Admitted:
+def judge(
+    settings: TenantSettings,
+    record: TenantRecord | None,
+    *,
+    fence: int | None,
+    now: datetime,
+    is_proposed: bool = False,
+) -> Admitted:
     """What to build, from the stack's settings and the tenant's record alone. Raises GuardError.
 
-    `fence` is the number under which the caller acts; None for a person's run.
+    `fence` is the number under which the caller acts; None for a person's run. `is_proposed`: a preview of
+    a layout that follows on the record's, so only the generation that it follows on has to agree.
     """
     if record is not None:
         _refuse_archived(record)
         _refuse_without_lease(record, fence=fence, now=now)
-    admitted = _rendered(settings, record) if settings.rendered else _unrendered(settings, record)
+    admitted = (
+        _rendered(settings, record, is_proposed=is_proposed) if settings.rendered else _unrendered(settings, record)
+    )
     if record is not None and record.sealed and admitted.layout.gate.access != "closed":
         raise GuardError(
             f"tenant {record.name} is sealed, and this layout would open it again",
@@ -125,7 +148,7 @@ def _refuse_without_lease(record: TenantRecord, *, fence: int | None, now: datet
         )
 
 
-def _rendered(settings: TenantSettings, record: TenantRecord | None) -> Admitted:
+def _rendered(settings: TenantSettings, record: TenantRecord | None, *, is_proposed: bool) -> Admitted:
     rendered = settings.rendered
     if rendered is None:
         raise ValueError("only for settings that hold a layout")
@@ -144,7 +167,8 @@ def _rendered(settings: TenantSettings, record: TenantRecord | None) -> Admitted
             f"the stack file of tenant {tenant} holds a layout, but there is no record of that tenant here",
             hint="point KEYSHIFT_DATABASE_URL at the record database",
         )
-    if (rendered.generation, rendered.digest) != (record.generation, record.digest):
+    known = rendered.digest if is_proposed else record.digest
+    if (rendered.generation, rendered.digest) != (record.generation, known):
         raise GuardError(
             f"the stack file of tenant {tenant} is at generation {rendered.generation} ({rendered.digest[:8]}), "
             f"the record at generation {record.generation} ({record.digest[:8]})",

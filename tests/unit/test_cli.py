@@ -98,7 +98,7 @@ def commands(group: Any = None, before: tuple[str, ...] = ()) -> list[tuple[str,
 def test_the_verbs_are_the_ones_that_the_product_promises() -> None:
     assert {" ".join(words) for words in commands()} >= {
         "tenant create", "tenant list", "tenant show", "key request", "key wrap", "key upload", "key list", "enable",
-        "status", "resume", "search", "archive import", "verdict list", "verdict show", "stack render",
+        "status", "operations", "resume", "search", "archive import", "verdict list", "verdict show", "stack render",
     }  # fmt: skip
 
 
@@ -342,18 +342,18 @@ def test_a_watch_prints_each_step_and_ends_when_nobody_works_on_the_tenant(
         operation(progress=stored(2)),
         operation(progress=stored(5)),
         operation(progress=stored(5)),
-        operation(step="build/3-fill"),
-        {**operation(state="done"), "worked_on_by": None},
+        operation(step="build/4-fill", step_number=5, step_title="fill e2 from s2"),
+        {**operation(state="done", seconds=75.0), "worked_on_by": None},
     ]
     monkeypatch.setattr(tenants, "status", lambda *_: looks.pop(0))
     monkeypatch.setattr(cli.time, "sleep", lambda _: None)
     code, out, _ = keyshift("status", "acme", "--watch")
     assert code == 0
     assert looks == []
-    assert out.count("acme-enable-1: running") == 2, "once for each step, not for each look"
+    assert out.count("acme-enable-1: running") == 1, "all of it once, then a line for each step"
+    assert "2/7 build, 5/6: fill e2 from s2\n" in out
     assert "copy · 5 of 10 (50 %)" in out
-    assert out.rstrip().splitlines()[-1].split() == ["step", "build/2-copy"]
-    assert "acme-enable-1: done" in out
+    assert out.rstrip().splitlines()[-1].endswith("none; the last, acme-enable-1, was done in 1 min 15 s")
 
 
 def test_a_status_without_watch_looks_once(

@@ -14,11 +14,11 @@ from botocore.exceptions import EndpointConnectionError
 from migrate import durable, runner
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.events import Event, StepBegun, Waits
 from migrate.freeze import LateWrite
 from migrate.moves import KeyLost
 from migrate.operations import Move, OperationKind, Request, Wait
 from migrate.plan import plan
-from migrate.progress import Progress
 from migrate.records import Operation, Records
 from migrate.runner import Runner, step_names
 from migrate.stack import Project, Step, UnexpectedPlan
@@ -64,6 +64,7 @@ class FakeMoves:
     """Every wait and move works, except where a test says otherwise."""
 
     def __init__(self) -> None:
+        self.events: list[Event] = []
         self.told: list[str] = []
         self.waited: list[str] = []
         self.done: list[str] = []
@@ -76,11 +77,13 @@ class FakeMoves:
         self.cutoff = operation.cutoff
         return self
 
-    def tell(self, step: str, progress: Progress | None, _: float) -> None:
-        if progress is None:
-            self.told.append(step)
-        elif progress.waiting:
-            self.waited.append(progress.waiting)
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+        match event:
+            case StepBegun(step=str(step)):
+                self.told.append(step)
+            case Waits():
+                self.waited.append(event.reason)
 
     def wait(self, wait: Wait) -> dict[str, Any]:
         return self._do(wait.kind)

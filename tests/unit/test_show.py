@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 import layouts
@@ -12,7 +13,8 @@ from rich.console import Console, RenderableType
 
 from migrate import show
 from migrate.errors import CloudError, KeyshiftError, RefusedInput, Waiting
-from migrate.progress import Progress
+from migrate.events import Begun, Ended, Progressed, StepBegun, Waits
+from migrate.progress import Pace, Progress
 
 
 def text(shown: RenderableType) -> str:
@@ -47,28 +49,35 @@ def test_seconds_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert show.seconds_text(seconds) == said
 
 
+PACE = Pace(seconds=10.0, objects_per_second=50.0, bytes_per_second=1.25e6, remaining_seconds=30.0)
+COPYING = Progress(move="copy", objects=500, objects_total=2000, bytes=12_500_000, bytes_total=50_000_000)
+
+
 def test_progress_says_what_how_far_how_much_how_fast_and_how_long_still() -> None:
-    progress = Progress(move="copy", objects=500, objects_total=2000, bytes=12_500_000)
-    assert show.progress_text(progress, 10.0) == "copy · 500 of 2,000 (25 %) · 12.5 MB · 50/s · 30.0 s left"
+    said = "copy · 500 of 2,000 (25 %) · 12.5 MB of 50.0 MB · 50/s · 1.2 MB/s · 30.0 s left"
+    assert show.progress_text(COPYING, PACE) == said
 
 
-@pytest.mark.parametrize(("done", "is_told"), [(0, False), (9, False), (10, True), (999, True), (1000, False)])
-def test_no_remaining_time_is_told_before_one_percent_nor_at_the_end(done: int, is_told: bool) -> None:
-    line = show.progress_text(Progress(move="copy", objects=done, objects_total=1000), 5.0)
-    assert ("left" in line) is is_told
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (78, "copy · 500 of 2,000 (25 %) · 12.5 MB of 50.0 MB · 50/s · 30.0 s left"),
+        (60, "copy · 500 of 2,000 (25 %) · 50/s · 30.0 s left"),
+        (40, "copy · 500 of 2,000 (25 %) · 30.0 s left"),
+    ],
+)
+def test_on_a_narrow_terminal_the_remaining_time_is_the_last_to_go(width: int, said: str) -> None:
+    assert show.progress_text(COPYING, PACE, width) == said
 
 
-def test_a_wait_tells_its_reason() -> None:
-    line = show.progress_text(Progress(move="wait", waiting="archive's writes to s1 to be refused"), 3.0)
-    assert line == "wait · waiting: archive's writes to s1 to be refused"
+def test_what_is_not_known_yet_is_left_out() -> None:
+    assert show.progress_text(Progress(move="list", objects=1200), Pace(seconds=0.1)) == "list · 1,200"
+    assert show.progress_text(Progress(move="preview"), Pace(seconds=0.0)) == "preview"
 
 
-def test_an_event_is_one_line_of_json() -> None:
-    line = show.event("build/1-copy", Progress(move="copy", objects=3), 1.26)
-    assert "\n" not in line
-    found = json.loads(line)
-    assert (found["step"], found["seconds"], found["progress"]["objects"]) == ("build/1-copy", 1.3, 3)
-    assert json.loads(show.event("build/up", None, 0.0))["progress"] is None
+def test_a_wait_tells_its_reason_and_how_long_it_has_lasted() -> None:
+    line = show.progress_text(Progress(move="wait", waiting="archive's writes to s1 to be refused"), Pace(seconds=3.0))
+    assert line == "waiting 3.0 s for archive's writes to s1 to be refused"
 
 
 # lines while something runs -------------------------------------------------------------------
@@ -97,15 +106,40 @@ def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
     return made, stream
 
 
+PLACE: dict[str, Any] = {
+    "operation": "acme-enable-1",
+    "phase": "build",
+    "phase_title": "make s2, e2 and p2 under k1; copy while jobs run",
+    "phase_number": 2,
+    "phases": 7,
+    "step": "build/2-copy",
+    "step_title": "copy s1 to s2",
+    "step_number": 3,
+    "steps": 6,
+}
+WHEN: dict[str, Any] = {"at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "tenant": "acme"}
+
+
+def begun() -> StepBegun:
+    return StepBegun(**WHEN, **PLACE)
+
+
+def moved(done: int, total: int) -> Progressed:
+    return Progressed(
+        **WHEN, **PLACE, move="copy", objects=done, objects_total=total, bytes=0, bytes_total=None,
+        seconds=done / 2, objects_per_second=2.0, bytes_per_second=None, remaining_seconds=None,
+    )  # fmt: skip
+
+
 def test_a_pipe_gets_plain_lines_at_most_one_a_second_and_the_last_one_always(clock: Clock) -> None:
     out, stream = console(is_terminal=False)
     ticker = show.Ticker(out)
-    ticker("build/1-copy", None, 0.0)
+    ticker(begun())
     for done in range(1, 20):
         clock.now += 0.5
-        ticker("build/1-copy", Progress(move="copy", objects=done, objects_total=19), done / 2)
+        ticker(moved(done, 19))
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "[   0.0 s] build/1-copy"
+    assert lines[0] == "[   0.0 s] 2/7 build, 3/6: copy s1 to s2"
     assert [line.split("]")[0] for line in lines[1:3]] == ["[   0.5 s", "[   1.5 s"]
     assert len(lines) == 11, "one for the step, the first report, then one a second"
     assert lines[-1].endswith("copy · 19 of 19 (100 %) · 2/s")
@@ -116,21 +150,35 @@ def test_a_pipe_gets_plain_lines_at_most_one_a_second_and_the_last_one_always(cl
 def test_a_terminal_rewrites_one_line_and_keeps_the_steps(clock: Clock) -> None:
     out, stream = console(is_terminal=True)
     ticker = show.Ticker(out)
-    ticker("build/1-copy", None, 0.0)
+    ticker(begun())
     for done in (1, 2):
         clock.now += 2
-        ticker("build/1-copy", Progress(move="copy", objects=done, objects_total=4), 2.0 * done)
-    ticker("build/2-fill", None, 0.0)
+        ticker(moved(done, 4))
+    ticker(begun())
     said = stream.getvalue()
     assert said.count("\r\x1b[2K") == 2, "each line of progress begins by taking the last one away"
-    assert said.splitlines()[-1] == "[   4.0 s] build/2-fill", "a new step begins on a line of its own"
+    last = said.splitlines()[-1]
+    assert last == "[   4.0 s] 2/7 build, 3/6: copy s1 to s2", "a new step begins on a line of its own"
 
 
 def test_a_rewritten_line_is_never_wider_than_the_terminal(clock: Clock) -> None:
     out, stream = console(is_terminal=True)
     clock.now += 2
-    show.Ticker(out)("x", Progress(move="wait", waiting="something with a very long name " * 4), 2.0)
+    show.Ticker(out)(Waits(**WHEN, **PLACE, reason="something with a very long name " * 4, seconds=2.0))
     assert max(len(line) for line in stream.getvalue().replace("\r\x1b[2K", "").splitlines()) < 60
+
+
+def test_the_beginning_names_the_phases_and_the_end_is_left_to_the_closing_table(clock: Clock) -> None:
+    out, stream = console(is_terminal=False)
+    ticker = show.Ticker(out)
+    ticker(Begun(**WHEN, operation="acme-enable-1", kind="enable", mode="byok", resumed=True, phases=("key", "build")))
+    ticker(
+        Ended(
+            **WHEN, event="done", operation="acme-enable-1", step="drop/up", code=None, message=None, hint=None,
+            waits_for=None, seconds=1.0, jobs_disabled_seconds=None,
+        )
+    )  # fmt: skip
+    assert stream.getvalue() == "[   0.0 s] acme-enable-1 goes on: key > build\n"
 
 
 def test_what_follows_an_open_line_of_progress_begins_on_a_clean_line() -> None:
@@ -213,18 +261,29 @@ def test_an_empty_list_says_so_instead_of_showing_a_header() -> None:
     assert text(show.verdicts([])) == "no verdicts yet"
 
 
+NOW = datetime(2026, 1, 2, 3, 6, 0, tzinfo=UTC)
 STATUS: dict[str, Any] = {
     "tenant": "acme",
     "mode": "standard",
     "generation": 3,
     "jobs": "open",
+    "jobs_since": None,
+    "reason": None,
     "searches": "all",
     "worked_on_by": "host:17",
+    "next": None,
     "operation": {
+        **PLACE,
         "id": "acme-enable-1",
+        "kind": "enable",
+        "mode": "byok",
         "state": "running",
-        "step": "build/2-copy",
         "started_at": "2026-01-02T03:04:05+00:00",
+        "ended_at": None,
+        "seconds": None,
+        "jobs_disabled_seconds": None,
+        "phase_began_at": "2026-01-02T03:05:00+00:00",
+        "step_began_at": "2026-01-02T03:05:50+00:00",
         "progress": None,
         "message": None,
         "hint": None,
@@ -236,9 +295,10 @@ def operation(**values: Any) -> dict[str, Any]:
     return {**STATUS, "operation": {**STATUS["operation"], **values}}
 
 
-def stored(objects: int) -> dict[str, Any]:
+def stored(objects: int, **values: Any) -> dict[str, Any]:
     """A step's progress as the runner writes it."""
     return {
+        "reported_at": "2026-01-02T03:05:59.500000+00:00",
         "move": "copy",
         "objects": objects,
         "objects_total": 10,
@@ -246,31 +306,85 @@ def stored(objects: int) -> dict[str, Any]:
         "bytes_total": None,
         "waiting": None,
         "seconds": 2.0,
+        "objects_per_second": 2.5,
+        "bytes_per_second": None,
+        "remaining_seconds": 2.0,
+        **values,
     }
 
 
-def test_a_status_shows_the_step_and_how_far_it_is() -> None:
-    shown = text(show.status(operation(progress=stored(5))))
-    assert "operation  acme-enable-1: running" in shown
-    assert "step       build/2-copy" in shown
-    assert "progress   copy · 5 of 10 (50 %) · 2/s · 2.0 s left" in shown
+def rows(shown: RenderableType) -> dict[str, str]:
+    """Name -> value of a table of pairs."""
+    lines = [line for line in text(shown).splitlines() if line]
+    return {found[0]: found[1] for line in lines if len(found := re.split(r" {2,}", line, maxsplit=1)) == 2}
+
+
+def test_a_status_shows_phase_and_step_by_number_since_when_and_how_far() -> None:
+    shown = rows(show.status(operation(progress=stored(5)), NOW))
+    assert shown == {
+        "tenant": "acme, mode standard, generation 3",
+        "jobs": "open",
+        "searches": "all",
+        "operation": "acme-enable-1: running, begun 2026-01-02 03:04:05 UTC (1 min 55 s)",
+        "worked on by": "host:17",
+        "phase": "2 of 7, build: make s2, e2 and p2 under k1; copy while jobs run (1 min 00 s)",
+        "step": "3 of 6: copy s1 to s2 (10.0 s)",
+        "progress": "copy · 5 of 10 (50 %) · 2/s · 2.0 s left · told 0.5 s ago",
+    }
+
+
+def test_closed_jobs_tell_since_when_and_why() -> None:
+    closed = {"jobs": "closed", "jobs_since": "2026-01-02T03:05:30+00:00", "reason": "acme-enable-1: final copy"}
+    shown = rows(show.status({**operation(), **closed}, NOW))
+    assert shown["jobs"] == "closed since 2026-01-02 03:05:30 UTC (30.0 s): acme-enable-1: final copy"
+
+
+def test_a_step_that_waits_tells_for_what() -> None:
+    waits = stored(0, move="wait", waiting="p1 to be drained", seconds=7.0)
+    shown = rows(show.status(operation(progress=waits), NOW))
+    assert shown["progress"] == "waiting 7.0 s for p1 to be drained · told 0.5 s ago"
 
 
 def test_a_status_tells_why_an_operation_stands_still_and_what_to_do() -> None:
-    shown = text(show.status(operation(state="waiting", message="k1 is disabled", hint="keyshift resume acme")))
-    assert "acme-enable-1: waiting" in shown
-    assert "because    k1 is disabled" in shown
-    assert "next       keyshift resume acme" in shown
+    stands = {**operation(state="waiting", message="k1 is disabled"), "next": "keyshift resume acme"}
+    shown = rows(show.status({**stands, "worked_on_by": None}, NOW))
+    assert shown["operation"].startswith("acme-enable-1: waiting")
+    assert (shown["worked on by"], shown["because"]) == ("nobody", "k1 is disabled")
+    assert shown["next"] == "keyshift resume acme"
 
 
 def test_a_running_operation_whose_runner_is_gone_is_not_called_running() -> None:
-    shown = text(show.status({**operation(), "worked_on_by": None}))
-    assert "cut off; nobody works on it" in shown
-    assert "next       keyshift resume acme" in shown
+    shown = rows(show.status({**operation(), "worked_on_by": None, "next": "keyshift resume acme"}, NOW))
+    assert shown["operation"].startswith("acme-enable-1: cut off")
+    assert shown["worked on by"] == "nobody; a runner died"
+    assert shown["next"] == "keyshift resume acme"
 
 
-def test_a_tenant_without_an_operation_has_a_status_too() -> None:
-    assert "operation  none" in text(show.status({**STATUS, "operation": None}))
+def test_a_tenant_has_a_status_too_when_nothing_runs() -> None:
+    assert rows(show.status({**STATUS, "operation": None}, NOW))["operation"] == "none so far"
+    done = operation(state="done", seconds=75.0, jobs_disabled_seconds=12.0)
+    assert rows(show.status(done, NOW))["operation"] == (
+        "none; the last, acme-enable-1, was done in 1 min 15 s with jobs disabled for 12.0 s"
+    )
+
+
+def test_the_list_of_operations_tells_how_each_ended_and_what_it_cost_the_jobs() -> None:
+    one = {**STATUS["operation"], "worked_on_by": "host:17"}
+    shown = text(
+        show.operations(
+            [
+                {**one, "state": "done", "seconds": 75.0, "jobs_disabled_seconds": 12.0},
+                {**one, "message": "x"},
+                {**one, "worked_on_by": None},
+            ]
+        )
+    )
+    lines = [re.split(r" {2,}", line) for line in shown.splitlines()]
+    assert lines[0] == ["operation", "state", "begun", "took", "jobs disabled", "because"]
+    assert lines[1] == ["acme-enable-1", "done", "2026-01-02 03:04:05 UTC", "1 min 15 s", "12.0 s", "-"]
+    assert lines[2] == ["acme-enable-1", "running", "2026-01-02 03:04:05 UTC", "-", "-", "x"]
+    assert lines[3][1] == "cut off"
+    assert text(show.operations([])) == "no operations yet"
 
 
 def test_two_looks_that_differ_in_progress_only_are_told_apart_from_a_new_step() -> None:
@@ -280,6 +394,10 @@ def test_two_looks_that_differ_in_progress_only_are_told_apart_from_a_new_step()
     assert not show.is_only_progress({}, first)
     assert not show.is_only_progress({**STATUS, "operation": None}, first)
     assert show.is_only_progress(operation(), operation()), "nothing new is nothing to print"
+    assert show.is_only_step(first, operation(step="build/4-fill", step_number=5, progress=None))
+    assert not show.is_only_step(first, operation(state="waiting"))
+    assert not show.is_only_step(first, {**operation(), "jobs": "closed"})
+    assert not show.is_only_step({}, first)
 
 
 def test_a_plan_says_what_each_phase_does_waits_for_and_whether_it_can_be_undone() -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import layouts
@@ -227,6 +228,88 @@ def test_a_failed_command_becomes_one_sentence_that_names_stack_and_next_command
         stack.outputs()
     assert failed.value.hint == "mend the cause, then: keyshift resume acme"
     assert "hunter2" not in failed.value.message
+
+
+# what is read without the engine --------------------------------------------------------------
+
+
+def state_of(stack: Stack, latest: dict[str, Any] | None) -> None:
+    folder = stack.project.home / "pulumi" / ".pulumi" / "stacks" / "keyshift"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = {"version": 3, "checkpoint": {"stack": f"organization/keyshift/{stack.name}", "latest": latest}}
+    (folder / f"{stack.name}.json").write_text(json.dumps(held))
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("an engine was started")
+
+
+def test_outputs_are_read_from_the_state_file_with_secrets_hidden(stack: Stack) -> None:
+    secret = {stacks.SECRET_KEY: stacks.SECRET_VALUE, "ciphertext": "v1:abc:hunter2"}
+    outputs = {"generation": 7, "keys": {"k1": {"arn": "a", "password": secret}}, "list": [secret, 1]}
+    resources = [
+        {"type": "pulumi:pulumi:Stack", "outputs": outputs},
+        {"type": "aws:s3/bucket:Bucket", "outputs": {"x": 1}},
+    ]
+    state_of(stack, {"resources": resources})
+    stack._cli = never
+    hidden = {"generation": 7, "keys": {"k1": {"arn": "a", "password": "[secret]"}}, "list": ["[secret]", 1]}
+    assert stack.outputs() == hidden
+    state_of(stack, {"resources": [{"type": "pulumi:pulumi:Stack", "outputs": {"generation": 8}}]})
+    assert stack.outputs() == hidden, "kept until this object's next up"
+    stack._cli = lambda *_, **__: None
+    stack.up()
+    assert stack.outputs() == {"generation": 8}
+
+
+def test_a_stack_that_holds_nothing_has_no_outputs(stack: Stack) -> None:
+    stack._cli = never
+    state_of(stack, None)
+    assert stack.outputs() == {}
+
+
+def test_without_a_state_file_the_engine_is_asked(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = CommandResult(stdout='{"generation": 3}', stderr="", code=0)
+    stack._cli = lambda *_, **__: asked
+    assert stack.outputs() == {"generation": 3}
+    state_of(stack, None)
+    stack._outputs = None
+    stack._environment = {"PULUMI_BACKEND_URL": "s3://states"}
+    assert stack.outputs() == {"generation": 3}, "the state of another backend is not in this folder"
+
+
+def test_a_recovery_looks_for_pending_creates_in_the_state_file(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    refreshed: list[dict[str, Any]] = []
+
+    def select(_: Stack) -> Any:
+        return SimpleNamespace(refresh=lambda **how: refreshed.append(how))
+
+    monkeypatch.setattr(Stack, "_select", select)
+    state_of(stack, {"pending_operations": [{"type": "updating"}]})
+    assert stack.recover() == []
+    assert refreshed == []
+    state_of(stack, {"pending_operations": [{"type": "creating"}, {"type": "updating"}]})
+    assert stack.recover() == ["cleared 1 pending creates"]
+    assert refreshed == [{"clear_pending_creates": True, "show_secrets": False}]
+
+
+def test_a_preview_and_an_up_act_under_the_fence_and_the_plan(stack: Stack, tmp_path: Path) -> None:
+    calls: list[tuple[list[str], str | None]] = []
+
+    def run(arguments: list[str], _: str, environment: dict[str, str]) -> CommandResult:
+        calls.append((arguments, environment.get("KEYSHIFT_FENCE")))
+        return CommandResult(stdout='{"steps": []}', stderr="", code=0)
+
+    stack._command = SimpleNamespace(run=run)
+    stack.preview(fence=9, plan_file=tmp_path / "plan.json")
+    stack.up(fence=9, plan_file=tmp_path / "plan.json")
+    stack.preview()
+    (previewed, first), (upped, second), (plain, third) = calls
+    assert previewed == ["preview", "--json", "--save-plan", str(tmp_path / "plan.json"), "--stack", "tenant-acme"]
+    assert upped[:2] == ["up", "--yes"]
+    assert upped[upped.index("--plan") + 1] == str(tmp_path / "plan.json")
+    assert plain == ["preview", "--json", "--stack", "tenant-acme"]
+    assert (first, second, third) == ("9", "9", None)
 
 
 # processes ------------------------------------------------------------------------------------
