@@ -215,7 +215,9 @@ class Manifest:
                                              is_delete_marker, storage_class, seen, state)
                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'listed')
                        ON CONFLICT (key, version_id) DO UPDATE SET age = excluded.age, seen = excluded.seen,
-                           is_latest = excluded.is_latest""",
+                           is_latest = excluded.is_latest,
+                           storage_class = CASE WHEN target_version_id IS NULL THEN excluded.storage_class
+                                                ELSE storage_class END""",
                     [_listed(entry, age + n, number) for n, entry in enumerate(page)],
                 )
             age += len(page)
