@@ -118,10 +118,8 @@ def prepare(s3: Any) -> Any:
     """
     events = s3.meta.events
     events.register("before-parse.s3.ListObjectVersions", _remember_order, unique_id="keyshift-order")
-    # Errors, and by name the answers that echo a key: those are mended before boto3 looks at them, which takes a
-    # 200 that it cannot parse for a failure of S3 and asks again.
-    for answer in ("s3", "s3.CreateMultipartUpload", "s3.CompleteMultipartUpload", "s3.DeleteObjects"):
-        events.register_first(f"before-parse.{answer}", _mend_xml, unique_id=f"keyshift-xml-{answer}")
+    # So named it comes before boto3's own handlers: an answer that cannot be parsed they take for a failure of S3.
+    events.register("before-parse.*.*", _mend_xml, unique_id="keyshift-xml")
     create = "s3.CreateMultipartUpload"
     events.register(f"before-parameter-build.{create}", _keep_expires, unique_id="keyshift-expires")
     events.register(f"before-call.{create}", _send_expires, unique_id="keyshift-expires-header")
