@@ -192,7 +192,9 @@ def enable(
 ) -> None:
     """Move a living tenant under the customer's own key (vendor)."""
     if dry_run:
-        _print(_runner(name).preview(OperationKind.ENABLE, mode).model_dump(mode="json"), as_json, show.plan)
+        runner = _runner(name, as_json=as_json)
+        planned = runner.preview(OperationKind.ENABLE, mode).model_dump(mode="json")
+        _print({**planned, "preflight": runner.preflight}, as_json, show.plan)
         return
     _run(name, OperationKind.ENABLE, mode, wait=wait, as_json=as_json)
 

@@ -224,8 +224,22 @@ def plan(data: Data) -> RenderableType:
         )
         steps += [f"  {phase['name']}: wait for {wait['reason']}" for wait in phase["waits"]]
         steps += [f"  {phase['name']}: {move['title']}" for move in phase["moves"]]
+    looked = [preflight(data["preflight"]), ""] if data.get("preflight") else []
     return Group(
-        f"plan of {data['kind']} for tenant {data['start']['tenant']}; nothing was changed", "", table, "", *steps
+        f"plan of {data['kind']} for tenant {data['start']['tenant']}; nothing was changed",
+        "",
+        table,
+        "",
+        *looked,
+        *steps,
+    )
+
+
+def preflight(data: Data) -> str:
+    asked = f" and {data['head_requests']:,} HEAD" if data["head_requests"] else ""
+    return (
+        f"preflight: {data['versions']:,} versions, {bytes_text(data['bytes'])}, all of them can be moved"
+        f" (looked at with {data['list_requests']:,} LIST{asked} requests)"
     )
 
 

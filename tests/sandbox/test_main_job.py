@@ -26,7 +26,7 @@ STEP_SECONDS = 180
 LATE = "records/late/after-the-cut-off.json"
 LATE_WORD = "Zyzzyva"
 RETAGGED = "attachments/deep/er/file.bin"
-COPIED = ("build/4-fill", "build/5-copy")
+COPIED = ("build/5-fill", "build/6-copy")
 """Steps in which jobs still run, and everything that was there has been copied and compared."""
 
 

@@ -172,7 +172,14 @@ def test_step_names_are_stable_because_the_journal_is_keyed_by_them() -> None:
     assert [phase.name for phase in made.phases] == PHASES
     assert {phase.name: step_names(phase)[1:] for phase in made.phases} == {
         "key": ["key/1-key-material"],
-        "build": ["build/1-key-usable", "build/2-copy", "build/3-verify-copied", "build/4-fill", "build/5-copy"],
+        "build": [
+            "build/1-key-usable",
+            "build/2-preflight",
+            "build/3-copy",
+            "build/4-verify-copied",
+            "build/5-fill",
+            "build/6-copy",
+        ],
         "freeze": [
             "freeze/1-limit-search",
             "freeze/2-settle",
@@ -183,7 +190,7 @@ def test_step_names_are_stable_because_the_journal_is_keyed_by_them() -> None:
         ],
         "attach": ["attach/1-limit-search", "attach/2-canary"],
         "serve": ["serve/1-open-search"],
-        "purge": ["purge/1-purge-storage", "purge/2-prove-empty", "purge/3-purge-search"],
+        "purge": ["purge/1-purge-storage", "purge/2-purge-search", "purge/3-prove-empty"],
         "drop": [],
     }
     assert all(step_names(phase)[0] == f"{phase.name}/up" for phase in made.phases)
@@ -332,7 +339,7 @@ def test_a_librarys_error_stops_the_operation_with_a_sentence_and_it_can_be_resu
         walker.run(OperationKind.ENABLE, "byok")
     assert failed.value.code == "unreachable"
     held = records.operation("acme-enable-1")
-    assert (held.state, held.step) == ("failed", "build/2-copy")
+    assert (held.state, held.step) == ("failed", "build/3-copy")
     moves.fails.clear()
     assert walker.resume().state == "done"
 
