@@ -269,10 +269,33 @@ def verdict_list(name: TenantName, as_json: AsJson = False) -> None:
 
 @verdict_app.command("show")
 def verdict_show(
-    name: TenantName, id: Annotated[str, typer.Argument(metavar="VERDICT", help="Its id.")], as_json: AsJson = False
+    name: TenantName,
+    id: Annotated[str, typer.Argument(metavar="VERDICT", help="Its id.")],
+    key: Annotated[
+        str | None, typer.Option("--object", metavar="KEY", help="Only prove that this object is covered.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one verdict after checking its signature (vendor)."""
+    if key is not None:
+        _print(tenants.verdict_proof(Project.find(), name, id, key), as_json, show.proof)
+        return
     _print(tenants.verdict(Project.find(), name, id), as_json, show.verdict)
+
+
+@verdict_app.command("check")
+def verdict_check(
+    name: TenantName,
+    id: Annotated[
+        str | None, typer.Argument(metavar="[VERDICT]", help="Its id; all of the tenant if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check signatures and log, and recompute the proof from what lives now (vendor)."""
+    found = tenants.check_verdicts(Project.find(), name, id, _reporter(as_json=as_json))
+    _print(found, as_json, show.checks)
+    if not found["holds"]:
+        raise SystemExit(1)
 
 
 @stack_app.command("render")
