@@ -291,7 +291,7 @@ def verdict_check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check signatures and log, and recompute the proof from what lives now (vendor)."""
+    """Recompute proofs from what lives now (vendor)."""
     found = tenants.check_verdicts(Project.find(), name, id, _reporter(as_json=as_json))
     _print(found, as_json, show.checks)
     if not found["holds"]:

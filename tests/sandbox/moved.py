@@ -303,6 +303,8 @@ def assert_proven(tenant: Tenant) -> None:
     assert log.verify_chain().lines > 0
     noted = [line["event"]["verdict"] for line in log.events() if line["event"]["event"] == "verdict"]
     assert sorted(noted) == sorted(verdict["id"] for verdict in verdicts)
+    checked = tenant.keyshift("verdict", "check", "--json").json()
+    assert {one["result"] for one in checked["checks"]} == {"holds"}, checked
 
 
 def refused_with(call: Callable[[], Any]) -> str:

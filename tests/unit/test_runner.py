@@ -10,6 +10,7 @@ from typing import Any
 import layouts
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from fake_s3 import SOURCE, FakeS3, put
 
 from migrate import durable, runner
 from migrate.durable import Outcome
@@ -423,3 +424,42 @@ def test_an_error_while_every_key_works_is_not_waited_for(walker: Runner, record
     with pytest.raises(KeyshiftError, match=error.message):
         walker.run(OperationKind.ENABLE, "byok")
     assert records.operation("acme-enable-1").state == "failed"
+
+
+def _with_storage(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeS3:
+    """The tenant's storage is up and holds one record."""
+    s3 = FakeS3()
+    put(s3, "records/a/1.json")
+    unit = {"bucket": SOURCE.bucket, "prefix": SOURCE.prefix, "key_arn": None}
+    monkeypatch.setattr(stack, "outputs", lambda: {"generation": stack.generation, "storages": {"s1": unit}})
+    monkeypatch.setattr(runner.Live, "client", lambda *_: s3)
+    return s3
+
+
+@pytest.mark.parametrize("ask", ["preview", "run"])
+def test_what_cannot_be_moved_is_refused_before_anything_is_changed(
+    walker: Runner, records: Records, stack: FakeStack, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    s3 = _with_storage(stack, monkeypatch)
+    s3.current("shared", "t/acme/records/a/1.json").storage_class = "GLACIER"  # pyright: ignore[reportOptionalMemberAccess]
+    before = records.tenant("acme").layout
+    with pytest.raises(RefusedInput, match="asleep") as refused:
+        getattr(walker, ask)(OperationKind.ENABLE, "byok")
+    assert refused.value.hint.endswith("then: keyshift enable acme")
+    assert records.tenant("acme").layout == before
+    assert records.operations("acme") == []
+    assert stack.calls == []
+
+
+def test_a_dry_run_tells_what_its_preflight_found_and_cost(
+    walker: Runner, stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_storage(stack, monkeypatch)
+    walker.preview(OperationKind.ENABLE, "byok")
+    assert walker.preflight is not None
+    assert (walker.preflight["versions"], walker.preflight["list_requests"]) == (1, 1)
+
+
+def test_a_tenant_that_was_never_brought_up_has_nothing_to_look_at(walker: Runner) -> None:
+    walker.preview(OperationKind.ENABLE, "byok")
+    assert walker.preflight is None
