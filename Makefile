@@ -33,7 +33,7 @@ define tier
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit sandbox-tests faults lint clean
+.PHONY: help setup demo test unit sandbox-tests faults lint bench clean
 
 help: ## this text
 	@echo "Targets"
@@ -73,6 +73,9 @@ sandbox-tests: setup ## tests against real servers and the real engine
 
 faults: setup ## kills of the runner and of its engine
 	$(call tier,faults,$(FAULTS))
+
+bench: setup ## is the runner's memory flat: 10,000 and 200,000 object versions, minutes
+	@$(BIN)/python benchmarks/memory.py
 
 clean: ## removes what was built here; the sandbox's and the stacks' state and the cache stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

@@ -282,10 +282,33 @@ def verdict_list(name: TenantName, as_json: AsJson = False) -> None:
 
 @verdict_app.command("show")
 def verdict_show(
-    name: TenantName, id: Annotated[str, typer.Argument(metavar="VERDICT", help="Its id.")], as_json: AsJson = False
+    name: TenantName,
+    id: Annotated[str, typer.Argument(metavar="VERDICT", help="Its id.")],
+    key: Annotated[
+        str | None, typer.Option("--object", metavar="KEY", help="Only prove that this object is covered.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show one verdict after checking its signature (vendor)."""
+    if key is not None:
+        _print(tenants.verdict_proof(Project.find(), name, id, key), as_json, show.proof)
+        return
     _print(tenants.verdict(Project.find(), name, id), as_json, show.verdict)
+
+
+@verdict_app.command("check")
+def verdict_check(
+    name: TenantName,
+    id: Annotated[
+        str | None, typer.Argument(metavar="[VERDICT]", help="Its id; all of the tenant if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute proofs from what lives now (vendor)."""
+    found = tenants.check_verdicts(Project.find(), name, id, _reporter(name, as_json=as_json))
+    _print(found, as_json, show.checks)
+    if not found["holds"]:
+        raise SystemExit(1)
 
 
 @stack_app.command("render")
@@ -314,10 +337,11 @@ def _run(
 def _dry_run(name: str, kind: OperationKind, mode: str | None, *, with_previews: bool, as_json: bool) -> None:
     from migrate import dry_run, show_dry_run  # noqa: PLC0415 - as for the runner
 
-    plan = _runner(name).preview(kind, mode)
+    runner = _runner(name, as_json=as_json)
+    plan = runner.preview(kind, mode)
     report = _reporter(name, as_json=as_json)
     found = dry_run.dry_run(Project.find(), plan, report, with_previews=with_previews)
-    _print(found, as_json, show_dry_run.dry_run)
+    _print({**found, "preflight": runner.preflight}, as_json, show_dry_run.dry_run)
 
 
 @contextmanager

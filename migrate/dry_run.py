@@ -238,6 +238,7 @@ def _fill(held: Inventory, is_first: bool) -> dict[str, int]:
 
 
 _REQUESTS = {
+    "preflight": lambda held, _: {"LIST": held.pages, "GET": 1},
     "copy": _copy,
     "verify-copied": _compare,
     "fill": _fill,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from components.worker.document import document_id
 from migrate import aws
 from migrate.copy.engine import Transfer, copy_pass
 from migrate.copy.manifest import Manifest, Where
+from migrate.copy.preflight import require_movable, require_something, survey
 from migrate.copy.purge import Purge, prove_empty, purge
 from migrate.copy.s3 import Side, delete_version, list_versions
 from migrate.copy.tags import TagQueue
@@ -24,6 +26,7 @@ from migrate.errors import KeyshiftError, VerificationFailed, Waiting
 from migrate.freeze import Freeze, Pipe
 from migrate.index import aliases
 from migrate.index.fill import fill
+from migrate.index.residue import prove_index_gone, purge_index
 from migrate.index.verify import verify_index
 from migrate.live import Live
 from migrate.log import Log
@@ -69,6 +72,7 @@ class Moves:
     def do(self, move: Move) -> Found:
         """Does a move, or the rest of it. What it returns goes into the operation's results."""
         actions: dict[str, Callable[[Move], Found]] = {
+            "preflight": self._preflight,
             "copy": self._copy,
             "verify-copied": self._verify_copied,
             "fill": self._fill,
@@ -142,6 +146,13 @@ class Moves:
     @property
     def _manifest_path(self) -> Path:
         return self.folder / "operations" / self.operation.id / "manifest.sqlite"
+
+    def _preflight(self, move: Move) -> Found:
+        """Once more, now that the target stands: much may have been archived while a key was waited for."""
+        source, target = self._sides(move)
+        again = f"keyshift resume {self.live.layout.tenant}"
+        found = require_movable(survey(source, target.storage.prefix, self.report), source, again)
+        return asdict(require_something(found, source, again))
 
     def _copy(self, move: Move) -> Found:
         with self._manifest(move) as manifest:
@@ -289,10 +300,16 @@ class Moves:
 
     def _prove_empty(self, move: Move) -> Found:
         started, storage = datetime.now(UTC), _named(move.storage)
-        left = prove_empty(self.live.storage(storage))
+        side = self.live.storage(storage)
+        left = prove_empty(side)
+        details: dict[str, Any] = {"storage": str(side.storage)}
+        if move.search is not None:
+            unit = self.live.outputs["searches"][move.search]
+            snapshots = prove_index_gone(self.live.search(move.search), unit["index"])
+            details |= {"search": move.search, "index": f"{unit['index']} is gone", "snapshots": snapshots.fact}
         count = left.versions + left.delete_markers + left.uploads
-        verdict = self._verdict(move, VerdictKind.PURGE, storage, started, counts=asdict(left))
-        return {"left_behind": count, **asdict(left), "verdict": verdict}
+        verdict = self._verdict(move, VerdictKind.PURGE, storage, started, counts=asdict(left), details=details)
+        return {"left_behind": count, **asdict(left), "verdict": verdict, **details}
 
     def _verdict(self, move: Move, kind: VerdictKind, subject: str, started: datetime, **facts: Any) -> str:
         """Signs, stores and logs a passed verdict, once: a step that is run again finds it and keeps it."""
@@ -312,7 +329,10 @@ class Moves:
             self.verdicts.store(made)
         told = [line["event"]["event"] for line in self.log.events() if line["event"].get("verdict") == id]
         if told[-1:] != ["verdict"]:  # not told yet, or told to be void since
-            self.log.append({"event": "verdict", "verdict": id, "kind": str(kind), "operation": self.operation.id})
+            stored = self.verdicts.load(id)
+            signed = hashlib.sha256(stored.signed_bytes()).hexdigest() if stored else ""
+            about = {"verdict": id, "kind": str(kind), "operation": self.operation.id, "sha256": signed}
+            self.log.append({"event": "verdict", **about})
         return id
 
     # the new pipeline, the old side -----------------------------------------------------------
@@ -363,10 +383,9 @@ class Moves:
         if verdict is None or not verdict.passed:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
-        aliases.delete_index(client, index)
-        if client.indices.exists(index=index):
-            raise VerificationFailed(f"{index} of {search} is still there after its deletion", code="not-empty")
-        return {"search": search, "index": index}
+        gone = purge_index(client, index)
+        snapshots = prove_index_gone(client, index)
+        return {"search": search, "index": index, "snapshots_deleted": gone, "snapshots": snapshots.fact}
 
 
 def _named(value: str | None) -> str:

@@ -34,6 +34,7 @@ class Wait(Frozen):
 
 
 MoveKind = Literal[
+    "preflight",  # nothing in the source that cannot be moved; also looked at before the operation begins
     "copy",  # object versions, source storage to target storage
     "verify-copied",  # compare what has been copied so far, so that the freeze has less to compare
     "fill",  # documents, from the target storage into the target search

@@ -144,6 +144,12 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
             layout=_checked(built),
             waits=(_usable(layout, key),),
             moves=(
+                Move(
+                    kind="preflight",
+                    title=f"look for what cannot be moved in {serves.storage}",
+                    storage=serves.storage,
+                    target=s,
+                ),
                 copy,
                 Move(kind="verify-copied", title="compare what is copied so far", storage=serves.storage, target=s),
                 fill,
@@ -217,16 +223,17 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
                     verdict=verdict["storage"],
                 ),
                 Move(
-                    kind="prove-empty",
-                    title=f"prove that nothing is left in {serves.storage}",
-                    storage=serves.storage,
-                    verdict=verdict["purge"],
-                ),
-                Move(
                     kind="purge-search",
-                    title=f"delete the indices of {serves.search}",
+                    title=f"delete the indices of {serves.search} and their snapshots",
                     search=serves.search,
                     verdict=verdict["index"],
+                ),
+                Move(
+                    kind="prove-empty",
+                    title=f"prove that nothing is left in {serves.storage} and {serves.search}",
+                    storage=serves.storage,
+                    search=serves.search,
+                    verdict=verdict["purge"],
                 ),
             ),
             reversible=False,

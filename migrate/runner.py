@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
 from migrate import durable, failures
+from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.events import Scribe, Tell, step_names
@@ -35,7 +36,7 @@ from migrate.progress import Progress, Speedometer
 from migrate.records import Operation, Records
 from migrate.stack import Project, Stack, judge
 from migrate.verdict import Verdicts
-from stacks.layout import Layout
+from stacks.layout import Layout, StorageKind
 from stacks.record import TenantRecord, connect
 
 RENEW_SECONDS = 15
@@ -62,6 +63,7 @@ class Runner:
         self._speed = Speedometer()
         self._patience = patience
         self._fence = 0
+        self.preflight: dict[str, Any] | None = None
         self._back: float | None = None  # when a key that had been lost was there again, on the monotonic clock
 
     # what may be asked for --------------------------------------------------------------------
@@ -73,7 +75,29 @@ class Runner:
         """
         tenant = self.records.tenant(self.tenant)
         self._refuse_unfinished()
-        return plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode), tenant.layout)
+        made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode), tenant.layout)
+        self.preflight = self._preflight(made)
+        return made
+
+    def _preflight(self, made: Plan) -> dict[str, Any] | None:
+        """What a plan's preflight finds now, before anything is changed; None if it has none or nothing is up yet.
+
+        Raises RefusedInput for what cannot be moved.
+        """
+        move = next((move for phase in made.phases for move in phase.moves if move.kind == "preflight"), None)
+        outputs = self.stack.outputs() if move else {}
+        if move is None or move.storage is None or move.storage not in outputs.get("storages", {}):
+            return None
+        source = Live(made.start, outputs).storage(move.storage)
+        target = next(unit for phase in made.phases for unit in phase.layout.storages if unit.id == move.target)
+        prefix = naming.shared_prefix(self.tenant) if target.kind is StorageKind.SHARED else ""
+        report = self._watched()
+        return asdict(require_movable(survey(source, prefix, report), source, f"keyshift {made.kind} {self.tenant}"))
+
+    def _watched(self) -> Callable[[Progress], None]:
+        """Progress for whoever watches, of something that is no step of an operation."""
+        speed = Speedometer()
+        return lambda progress: self._scribe.progress(None, progress, speed(progress))
 
     def run(self, kind: OperationKind, mode: str | None = None) -> Operation:
         """Begins an operation and walks it. Raises RefusedInput when another one is unfinished."""

@@ -278,8 +278,22 @@ def plan(data: Data) -> RenderableType:
         )
         steps += [f"  {phase['name']}: wait for {wait['reason']}" for wait in phase["waits"]]
         steps += [f"  {phase['name']}: {move['title']}" for move in phase["moves"]]
+    looked = [preflight(data["preflight"]), ""] if data.get("preflight") else []
     return Group(
-        f"plan of {data['kind']} for tenant {data['start']['tenant']}; nothing was changed", "", table, "", *steps
+        f"plan of {data['kind']} for tenant {data['start']['tenant']}; nothing was changed",
+        "",
+        table,
+        "",
+        *looked,
+        *steps,
+    )
+
+
+def preflight(data: Data) -> str:
+    asked = f" and {data['head_requests']:,} HEAD" if data["head_requests"] else ""
+    return (
+        f"preflight: {data['versions']:,} versions, {bytes_text(data['bytes'])}, all of them can be moved"
+        f" (looked at with {data['list_requests']:,} LIST{asked} requests)"
     )
 
 
@@ -445,6 +459,27 @@ def verdicts(rows: list[Data]) -> RenderableType:
 
 def verdict(data: Data) -> RenderableType:
     return _pairs([(name.replace("_", " "), value) for name, value in data.items()])
+
+
+def proof(rows: list[Data]) -> RenderableType:
+    lines = []
+    for row in rows:
+        lines += [f"version {row['version']}: {row['leaf']}", "  leaf   SHA-256 of a 0 byte and the line above"]
+        lines += [f"  {step['side']:<5}  {step['sibling']}" for step in row["path"]]
+        lines += [f"  root   {row['root']}, as signed"]
+    return Text("\n".join(lines))
+
+
+def checks(data: Data) -> RenderableType:
+    table = _table("verdict", "kind", "result", "because", "later changes")
+    examples = []
+    for row in data["checks"]:
+        later = ", ".join(f"{count:,} {what}" for what, count in row["later"].items() if count)
+        table.add_row(row["verdict"], row["kind"], row["result"], row["because"], later or "none")
+        examples += [f"  {row['verdict']}: {example}" for example in row["examples"]]
+    log = data["log"]
+    head = f"signatures fit; the log of {log['lines']:,} lines is whole, its head is {log['head']}"
+    return Group(head, "", table, *([Text("\n".join(examples))] if examples else []))
 
 
 def rendered(data: Data) -> RenderableType:

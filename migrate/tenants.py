@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components import naming
-from migrate import archive, aws, events
+from migrate import archive, aws, check, events
 from migrate.copy.s3 import Side
 from migrate.errors import KeyshiftError, RefusedInput, Waiting
 from migrate.files import private_folder, write_private
@@ -18,6 +18,7 @@ from migrate.index import aliases
 from migrate.intake import Ids
 from migrate.keys import imported, wrap
 from migrate.live import Live
+from migrate.log import Log
 from migrate.plan import plan
 from migrate.progress import Report
 from migrate.records import Operation, Records
@@ -448,6 +449,35 @@ def verdict(project: Project, name: str, id: str) -> Data:
             f"tenant {name} has no verdict {id}", hint=f"keyshift verdict list {name}", code="unknown-verdict"
         )
     return _verdict(found)
+
+
+def verdict_proof(project: Project, name: str, id: str, key: str) -> list[Data]:
+    """That one object is covered: each version's leaf and its way to the signed root."""
+    verdict(project, name, id)
+    found = Verdicts(folder(project, name)).load(id)
+    assert found is not None  # noqa: S101 - said so above
+    return check.proof(folder(project, name), found, key)
+
+
+def check_verdicts(project: Project, name: str, id: str | None, report: Report) -> Data:
+    """Re-checks one verdict, or all of a tenant: signatures, the log's chain, and what lives now.
+
+    Raises VerificationFailed for a forged verdict or a broken log; a difference in the data is in the result.
+    """
+    if id is not None:
+        verdict(project, name, id)
+    records(project).tenant(name)
+    state = folder(project, name)
+    every = Verdicts(state).all()
+    if not every:
+        raise RefusedInput(f"tenant {name} has no verdicts yet", hint=f"keyshift tenant show {name}")
+    log = check.check_log(Log(state), every)
+    live, unfinished = Live.find(project, name), records(project).unfinished(name)
+    under_way = unfinished.id if unfinished else None
+    checks = [
+        asdict(check.check(live, state, one, report, under_way=under_way)) for one in every if id in (None, one.id)
+    ]
+    return {"tenant": name, "log": log, "holds": all(c["result"] != check.DIFFERS for c in checks), "checks": checks}
 
 
 def _verdict(found: Verdict) -> Data:

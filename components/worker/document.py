@@ -56,6 +56,9 @@ def document_id(key: str) -> str:
     path = _path(key)
     if not path:
         raise NotIndexable(f"{key!r} is neither records/<type>/<id>.json nor attachments/<path>")
+    if key.startswith(RECORDS) and path.startswith(ATTACHMENTS):
+        # A record of a type that is called `attachments`: its plain id would be an attachment's.
+        return hashlib.sha256(key.encode()).hexdigest()
     plain = path if key.startswith(RECORDS) else ATTACHMENTS + path
     encoded = plain.encode()
     return plain if len(encoded) <= ID_LIMIT_BYTES else hashlib.sha256(encoded).hexdigest()

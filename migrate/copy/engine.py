@@ -21,7 +21,9 @@ from botocore.exceptions import ClientError
 from migrate.aws import code_of, explained, status_of
 from migrate.copy.manifest import Copied, Manifest, Row
 from migrate.copy.s3 import (
+    ASLEEP,
     CONTENT_HEADERS,
+    STANDARD,
     Description,
     Entry,
     Side,
@@ -30,8 +32,10 @@ from migrate.copy.s3 import (
     delete_version,
     describe,
     list_versions,
+    name_problem,
     refuse_null_version,
     require_versioning,
+    same_algorithm,
     tags,
 )
 from migrate.copy.settle import Fingerprint
@@ -43,9 +47,10 @@ GIGABYTE = 1024**3
 COPY_LIMIT = 5 * GIGABYTE
 PART_BYTES = GIGABYTE
 PATIENCE_SECONDS = 120.0
+PARTS_LIMIT = 10_000
 FULL_OBJECT_IN_PARTS = ("CRC64NVME", "CRC32C", "CRC32")
 """Checksums that S3 can compute over a whole object that is written in parts (SHA-256 it cannot)."""
-ASLEEP = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+COMPOSITE_IN_PARTS = ("SHA256", "SHA1")
 
 
 @dataclass(frozen=True)
@@ -188,12 +193,18 @@ def _copies(transfer: Transfer, rows: list[Row]) -> Iterator[Copied]:
 
 def _copy_version(transfer: Transfer, row: Row, below: _Below | None) -> Copied:
     """Put one version on top of `below`, or where nothing is."""
+    if problem := name_problem(row.key, transfer.target.storage.prefix):
+        raise RefusedInput(
+            f"{transfer.source.storage}{row.key} cannot lie in {transfer.target.storage}: {problem}",
+            hint="delete it for good, or write it under another name; then run this again",
+            code="unfit-name",
+        )
     if row.is_delete_marker:
         return _mark_deleted(transfer, row, below)
-    if row.storage_class in ASLEEP:
+    if row.storage_class in ASLEEP and describe(transfer.source, row.key, row.version_id).is_asleep:
         raise RefusedInput(
             f"{transfer.source.storage}{row.key} is in {row.storage_class}, from where S3 cannot copy",
-            hint="restore it first, then run this again",
+            hint="restore it first (aws s3api restore-object), then run this again",
             code="archived-object",
         )
     condition = NOTHING_THERE if below is None else below.condition
@@ -217,10 +228,15 @@ def _copy_at_once(transfer: Transfer, row: Row, condition: Mapping[str, str]) ->
         CopySourceIfMatch=row.etag,
         MetadataDirective="COPY",
         TaggingDirective="COPY",
-        StorageClass=row.storage_class,
+        StorageClass=class_at_target(row),
         **_encryption(target),
         **condition,
     )
+
+
+def class_at_target(row: Row) -> str:
+    """What was restored arrives awake: the fill and every later proof have to read it."""
+    return STANDARD if row.storage_class in ASLEEP else row.storage_class
 
 
 def _mark_deleted(transfer: Transfer, row: Row, below: _Below | None) -> Copied:
@@ -270,35 +286,48 @@ def _copy_in_parts(transfer: Transfer, row: Row, condition: Mapping[str, str]) -
     described = describe(transfer.source, row.key, row.version_id)
     upload = called(doing, target.s3.create_multipart_upload, **place, **_upload_facts(transfer, row, described))
     place["UploadId"] = upload["UploadId"]
+    size = max(transfer.part_bytes, -(-row.size // PARTS_LIMIT))
     parts = [
-        _copy_part(transfer, row, place, number, first)
-        for number, first in enumerate(range(0, row.size, transfer.part_bytes), 1)
+        _copy_part(transfer, row, place, number, (first, min(first + size, row.size) - 1))
+        for number, first in enumerate(range(0, row.size, size), 1)
     ]
     return _written(doing, target.s3.complete_multipart_upload, **place, MultipartUpload={"Parts": parts}, **condition)
 
 
 def _upload_facts(transfer: Transfer, row: Row, described: Description) -> dict[str, Any]:
+    if missing := described.headers.get("MissingMeta"):
+        raise RefusedInput(
+            f"{transfer.source.storage}{row.key} has {missing} metadata entries that S3 does not show, so that a copy"
+            " in parts would lose them",
+            hint="write it anew with metadata that can stand in a header, then run this again",
+            code="hidden-metadata",
+        )
     facts: dict[str, Any] = {
         "Metadata": dict(described.metadata),
-        "StorageClass": row.storage_class,
+        "StorageClass": class_at_target(row),
         **{name: value for name, value in described.headers.items() if name in _WRITABLE_HEADERS},
+        **_checksum_in_parts(described.algorithm),
         **_encryption(transfer.target),
     }
-    if "ExpiresString" in described.headers:
-        facts["Expires"] = described.headers["ExpiresString"]
     if tagging := tags(transfer.source, row.key, row.version_id):
         facts["Tagging"] = urlencode(tagging)
-    algorithm = (described.checksum or "").partition(":")[0]
-    if algorithm in FULL_OBJECT_IN_PARTS:
-        facts |= {"ChecksumAlgorithm": algorithm, "ChecksumType": "FULL_OBJECT"}
     return facts
 
 
-_WRITABLE_HEADERS = frozenset(name for name in CONTENT_HEADERS if not name.startswith(("ObjectLock", "Expires")))
+_WRITABLE_HEADERS = frozenset(name for name in CONTENT_HEADERS if not name.startswith(("ObjectLock", "Missing")))
 
 
-def _copy_part(transfer: Transfer, row: Row, place: Mapping[str, str], number: int, first: int) -> dict[str, Any]:
-    last = min(first + transfer.part_bytes, row.size) - 1
+def _checksum_in_parts(algorithm: str | None) -> dict[str, str]:
+    """The source's algorithm where an upload can have it; else one over the whole object, which compares later."""
+    if algorithm in COMPOSITE_IN_PARTS:
+        return {"ChecksumAlgorithm": algorithm, "ChecksumType": "COMPOSITE"}
+    known = algorithm if algorithm in FULL_OBJECT_IN_PARTS else FULL_OBJECT_IN_PARTS[0]
+    return {"ChecksumAlgorithm": known, "ChecksumType": "FULL_OBJECT"}
+
+
+def _copy_part(
+    transfer: Transfer, row: Row, place: Mapping[str, str], number: int, span: tuple[int, int]
+) -> dict[str, Any]:
     answer = called(
         f"copying part {number} of {transfer.source.storage}{row.key}",
         transfer.target.s3.upload_part_copy,
@@ -306,7 +335,7 @@ def _copy_part(transfer: Transfer, row: Row, place: Mapping[str, str], number: i
         PartNumber=number,
         CopySource=_pointer(transfer.source, row),
         CopySourceIfMatch=row.etag,
-        CopySourceRange=f"bytes={first}-{last}",
+        CopySourceRange=f"bytes={span[0]}-{span[1]}",
     )["CopyPartResult"]
     checksums = {name: value for name, value in answer.items() if name.startswith("Checksum")}
     return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
@@ -392,7 +421,7 @@ def _is_copy(transfer: Transfer, row: Row, entry: Entry) -> bool:
         return False
     source = describe(transfer.source, row.key, row.version_id)
     target = describe(transfer.target, row.key, entry.version_id)
-    same_bytes = source.checksum is None or target.checksum is None or source.checksum == target.checksum
+    same_bytes = not same_algorithm(source.checksum, target.checksum) or source.checksum == target.checksum
     key_arn = transfer.target.storage.key_arn
     return same_bytes and source.metadata == target.metadata and key_arn in (None, target.key_arn)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from migrate.copy.s3 import NULL_VERSION, Entry, StorageRef
-from migrate.errors import Conflict, RefusedInput
+from migrate.errors import Conflict, RefusedInput, VerificationFailed
 
 FORMAT = "1"
 PAGE = 500
@@ -155,6 +155,22 @@ class Manifest:
             )
         return manifest
 
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Open the manifest of a move that is over. Raises VerificationFailed if it is not there any more."""
+        if not path.is_file():
+            raise VerificationFailed(
+                f"the manifest {path.parent.name}/{path.name} is gone; without it nothing can be recomputed",
+                hint="bring it back from a copy of the state folder",
+                code="no-manifest",
+            )
+        return cls(sqlite3.connect(path, isolation_level=None))
+
+    def storage(self, where: Where) -> StorageRef:
+        """One of the two storages that the manifest is about."""
+        about = json.loads(self.noted("about") or "{}")
+        return StorageRef(**about[where])
+
     @property
     def connection(self) -> sqlite3.Connection:
         """For the tables that other moves keep in this file."""
@@ -215,7 +231,9 @@ class Manifest:
                                              is_delete_marker, storage_class, seen, state)
                        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'listed')
                        ON CONFLICT (key, version_id) DO UPDATE SET age = excluded.age, seen = excluded.seen,
-                           is_latest = excluded.is_latest""",
+                           is_latest = excluded.is_latest,
+                           storage_class = CASE WHEN target_version_id IS NULL THEN excluded.storage_class
+                                                ELSE storage_class END""",
                     [_listed(entry, age + n, number) for n, entry in enumerate(page)],
                 )
             age += len(page)
@@ -344,8 +362,13 @@ class Manifest:
 
     # comparing --------------------------------------------------------------------------------
 
-    def compare(self, where: Where, entries: Iterable[Entry], listed: Callable[[int], None]) -> Differences:
-        """Hold a whole listing of one storage against the rows: which are there, which not, in which order."""
+    def compare(
+        self, where: Where, entries: Iterable[Entry], listed: Callable[[int], None], *, with_purged: bool = False
+    ) -> Differences:
+        """Hold a whole listing of one storage against the rows: which are there, which not, in which order.
+
+        `with_purged`: rows whose version was purged at one side are expected here too, at the other.
+        """
         self._db.execute("DROP TABLE IF EXISTS temp.found")
         self._db.execute(
             """CREATE TEMP TABLE found (key BLOB, version_id TEXT, age INTEGER, is_delete_marker INTEGER,
@@ -359,7 +382,8 @@ class Manifest:
             age += len(page)
             listed(len(page))
         unknown, unknown_examples = self._select(_UNKNOWN[where], "is there, but not in the manifest")
-        missing, missing_examples = self._select(_MISSING[where], "is in the manifest, but not there")
+        missing_query = _MISSING[where] if not with_purged else _MISSING[where].replace(_NOT_PURGED, "")
+        missing, missing_examples = self._select(missing_query, "is in the manifest, but not there")
         disordered, order_examples = self._select(_DISORDERED[where], "is there in another order or kind")
         self._db.execute("DROP TABLE temp.found")
         return Differences(age, unknown, missing, disordered, (*unknown_examples, *missing_examples, *order_examples))
@@ -408,10 +432,11 @@ _UNKNOWN = {
                WHERE v.id IS NULL"""  # noqa: S608 - constants
     for where, column in _ID.items()
 }
+_NOT_PURGED = " AND v.state <> 'purged'"
 _MISSING = {
     where: f"""SELECT v.key, COALESCE(v.{column}, 'not copied yet') FROM main.versions v LEFT JOIN temp.found f
                  ON f.key = v.key AND f.version_id = v.{column}
-               WHERE f.key IS NULL AND v.state NOT IN ('vanished', 'purged')"""  # noqa: S608 - constants
+               WHERE f.key IS NULL AND v.state <> 'vanished'{_NOT_PURGED}"""  # noqa: S608 - constants
     for where, column in _ID.items()
 }
 _DISORDERED = {

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from migrate.copy.manifest import Manifest, State, Where
-from migrate.copy.s3 import Side, called, list_uploads, list_versions
+from migrate.copy.s3 import Side, called, delete_version, fits_xml, list_uploads, list_versions
 from migrate.errors import CloudError, Conflict, VerificationFailed
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
@@ -166,6 +166,17 @@ def _doomed(job: Purge) -> Iterator[_Doomed]:
 
 
 def _delete(side: Side, batch: list[_Doomed]) -> list[_Doomed]:
+    """One call for all whose keys XML can carry; the others, which a document can only misname, one by one."""
+    together = [entry for entry in batch if fits_xml(entry.key)]
+    if together:
+        _delete_together(side, together)
+    for entry in batch:
+        if not fits_xml(entry.key):
+            delete_version(side, entry.key, entry.version_id)
+    return batch
+
+
+def _delete_together(side: Side, batch: list[_Doomed]) -> None:
     answer: dict[str, Any] = called(
         f"deleting {len(batch)} versions of {side.storage}",
         side.s3.delete_objects,
@@ -183,4 +194,3 @@ def _delete(side: Side, batch: list[_Doomed]) -> list[_Doomed]:
             cloud_code=str(first.get("Code")),
             hint="run it again when the reason is gone; what was deleted stays deleted",
         )
-    return batch

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote_plus
 
 from botocore.exceptions import ClientError
 
@@ -29,8 +31,20 @@ CONTENT_HEADERS = (
     "ObjectLockMode",
     "ObjectLockRetainUntilDate",
     "ObjectLockLegalHoldStatus",
+    "MissingMeta",
 )
+KEY_LIMIT_BYTES = 1024
+"""S3 user guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8."""
+STANDARD = "STANDARD"
+ASLEEP = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects have to be restored before S3 reads or copies them."""
 _ORDER = "KeyshiftOrder"
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""XML 1.0, section 2.2: no document can hold these, not even as a reference."""
+_BROKEN_XML = re.compile(
+    rb"&#(?:x0*[0-8bBcCeEfF]|x0*1[0-9a-fA-F]|0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|x[fF]{3}[eEfF]|6553[45]);"
+    rb"|[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]"
+)
 
 
 @dataclass(frozen=True)
@@ -88,16 +102,56 @@ class Description:
     key_arn: str | None
     bucket_key: bool
     tag_count: int
+    algorithm: str | None = None
+    storage_class: str = STANDARD
+    is_asleep: bool = False
+    """Whether S3 refuses to read it until it is restored."""
 
 
 def prepare(s3: Any) -> Any:
-    """Teach a client to report the order of versions and delete markers; returns the client.
+    """Teach a client what boto3 cannot do by itself; returns the client.
 
-    S3 lists both in one order, newest first, but boto3 sorts them into two lists, and `LastModified`
-    (whole seconds) cannot tell the order of what happened within a second.
+    - The order of versions and delete markers: S3 lists both in one order, newest first, but boto3 sorts
+      them into two lists, and `LastModified` (whole seconds) cannot tell what came first within a second.
+    - Answers about a key with control characters, which S3 writes into XML that no parser takes.
+    - An `Expires` header that is no date (`ExpiresString`): S3 keeps it as it came, boto3 sends dates only.
     """
-    s3.meta.events.register("before-parse.s3.ListObjectVersions", _remember_order, unique_id="keyshift-order")
+    events = s3.meta.events
+    events.register("before-parse.s3.ListObjectVersions", _remember_order, unique_id="keyshift-order")
+    # So named it comes before boto3's own handlers: an answer that cannot be parsed they take for a failure of S3.
+    events.register("before-parse.*.*", _mend_xml, unique_id="keyshift-xml")
+    create = "s3.CreateMultipartUpload"
+    events.register(f"before-parameter-build.{create}", _keep_expires, unique_id="keyshift-expires")
+    events.register(f"before-call.{create}", _send_expires, unique_id="keyshift-expires-header")
     return s3
+
+
+def _mend_xml(response_dict: dict[str, Any], **_: Any) -> None:
+    """The key in such an answer is only an echo of what was asked; listings encode their keys."""
+    if isinstance(response_dict.get("body"), bytes):
+        response_dict["body"] = _BROKEN_XML.sub(b"?", response_dict["body"])
+
+
+def _keep_expires(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    context["keyshift_expires"] = params.pop("ExpiresString", None)
+
+
+def _send_expires(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    if context.get("keyshift_expires"):
+        params["headers"]["Expires"] = context["keyshift_expires"]
+
+
+def fits_xml(key: str) -> bool:
+    """Whether the body of a request can name this key: DeleteObjects cannot where it has most control characters."""
+    return _NOT_IN_XML.search(key) is None
+
+
+def name_problem(key: str, prefix: str) -> str:
+    """Why an object of this relative key cannot lie below `prefix`, "" if it can."""
+    size = len((prefix + key).encode())
+    if not size:
+        return "its name is the prefix itself, and nothing would be left of it"
+    return f"its name would have {size} bytes there, {KEY_LIMIT_BYTES} are the most" if size > KEY_LIMIT_BYTES else ""
 
 
 def _remember_order(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
@@ -132,20 +186,21 @@ def _entries(page: Mapping[str, Any], cut: int) -> Iterator[Entry]:
             last_modified=found["LastModified"].isoformat(),
             is_latest=found["IsLatest"],
             is_delete_marker=kind == "DeleteMarker",
-            storage_class=found.get("StorageClass", "STANDARD"),
+            storage_class=found.get("StorageClass", STANDARD),
         )
 
 
 def list_uploads(side: Side) -> Iterator[tuple[str, str]]:
     """(full key, upload id) of every unfinished multipart upload below the prefix."""
-    ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix}
+    # boto3 asks for encoded keys, and decodes them, in the listings of objects but not in this one.
+    ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix, "EncodingType": "url"}
     while True:
         page = called(f"listing uploads of {side.storage}", side.s3.list_multipart_uploads, **ask)
         for upload in page.get("Uploads", ()):
-            yield upload["Key"], upload["UploadId"]
+            yield unquote_plus(upload["Key"]), upload["UploadId"]
         if not page.get("IsTruncated"):
             return
-        ask |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+        ask |= {"KeyMarker": unquote_plus(page["NextKeyMarker"]), "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
 def describe(side: Side, key: str, version_id: str) -> Description:
@@ -167,11 +222,34 @@ def describe(side: Side, key: str, version_id: str) -> Description:
         etag=head["ETag"],
         checksum=full_checksum(head),
         metadata=head.get("Metadata", {}),
-        headers={name: str(head[name]) for name in CONTENT_HEADERS if head.get(name)},
+        headers={name: str(head[name]) for name in CONTENT_HEADERS if head.get(name) and _counts(name, head)},
         key_arn=head.get("SSEKMSKeyId"),
         bucket_key=head.get("BucketKeyEnabled", False),
         tag_count=head.get("TagCount", 0),
+        algorithm=next((name for name in CHECKSUMS if head.get(f"Checksum{name}")), None),
+        storage_class=head.get("StorageClass", STANDARD),
+        is_asleep=_is_asleep(head),
     )
+
+
+def _is_asleep(head: Mapping[str, Any]) -> bool:
+    """API_HeadObject: `Restore` says whether a restored copy is there, `ArchiveStatus` is Intelligent-Tiering's."""
+    is_restored = 'ongoing-request="false"' in head.get("Restore", "")
+    return bool(head.get("ArchiveStatus")) or (head.get("StorageClass") in ASLEEP and not is_restored)
+
+
+def _counts(name: str, head: Mapping[str, Any]) -> bool:
+    """A lock that is over, or a hold that is off, no longer says anything."""
+    if name == "ObjectLockLegalHoldStatus":
+        return head[name] == "ON"
+    if name in {"ObjectLockMode", "ObjectLockRetainUntilDate"}:
+        return head["ObjectLockRetainUntilDate"] > datetime.now(UTC)
+    return True
+
+
+def same_algorithm(one: str | None, other: str | None) -> bool:
+    """True if both are checksums of the whole object, made by the same algorithm: only then they compare."""
+    return one is not None and other is not None and one.partition(":")[0] == other.partition(":")[0]
 
 
 def full_checksum(answer: Mapping[str, Any]) -> str | None:

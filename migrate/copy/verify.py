@@ -14,10 +14,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.copy.engine import Transfer
+from migrate.copy.engine import Transfer, class_at_target
 from migrate.copy.manifest import Differences, Row, Where
 from migrate.copy.merkle import MerkleRoot
-from migrate.copy.s3 import Description, Side, called, describe, list_versions, tags
+from migrate.copy.s3 import Description, Side, called, describe, list_versions, same_algorithm, tags
 from migrate.errors import VerificationFailed
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
@@ -180,14 +180,16 @@ def _compare(transfer: Transfer, row: Row) -> _Compared:
     source = describe(transfer.source, row.key, row.version_id)
     target = describe(transfer.target, row.key, target_id)
     wrong = [*_unequal(source, target), *_wrong_key(target, transfer.target.storage.key_arn)]
+    if target.storage_class != class_at_target(row):
+        wrong.append(f"storage class {row.storage_class} and {target.storage_class}")
     if (source.tag_count or target.tag_count) and (
         tags(transfer.source, row.key, row.version_id) != tags(transfer.target, row.key, target_id)
     ):
         wrong.append("tags")
     checksum, streamed = target.checksum, False
-    if not wrong and not _comparable(source, target):
-        checksum, streamed = _hash(transfer.target, row.key, target_id), True
-        if checksum != _hash(transfer.source, row.key, row.version_id):
+    if not wrong and not same_algorithm(source.checksum, target.checksum):
+        checksum, streamed = hash_of(transfer.target, row.key, target_id), True
+        if checksum != hash_of(transfer.source, row.key, row.version_id):
             wrong.append("bytes")
     difference = f"{row.key} (version {row.version_id}): {', '.join(wrong)}" if wrong else ""
     return _Compared(row, checksum, streamed, difference)
@@ -201,15 +203,8 @@ def _unequal(source: Description, target: Description) -> Iterator[str]:
     for name in sorted(source.headers.keys() | target.headers.keys()):
         if source.headers.get(name) != target.headers.get(name):
             yield name
-    if _comparable(source, target) and source.checksum != target.checksum:
+    if same_algorithm(source.checksum, target.checksum) and source.checksum != target.checksum:
         yield "checksum"
-
-
-def _comparable(source: Description, target: Description) -> bool:
-    """True if both sides have a checksum of the whole object, made by the same algorithm."""
-    if source.checksum is None or target.checksum is None:
-        return False
-    return source.checksum.partition(":")[0] == target.checksum.partition(":")[0]
 
 
 def _wrong_key(target: Description, key_arn: str | None) -> Iterator[str]:
@@ -221,8 +216,8 @@ def _wrong_key(target: Description, key_arn: str | None) -> Iterator[str]:
         yield "encrypted through a bucket key"
 
 
-def _hash(side: Side, key: str, version_id: str) -> str:
-    """SHA-256 of one version's bytes, read in pieces."""
+def hash_of(side: Side, key: str, version_id: str) -> str:
+    """`sha256:` and the SHA-256 of one version's bytes, read in pieces."""
     place: dict[str, Any] = {
         "Bucket": side.storage.bucket,
         "Key": side.storage.prefix + key,
@@ -240,6 +235,11 @@ def _root(transfer: Transfer) -> str:
     """Over (key, place among its versions, delete marker, size, hash), by key and age."""
     root = MerkleRoot()
     for row in transfer.manifest.rows():
-        leaf = (row.key, row.ordinal, row.is_delete_marker, row.size, row.checksum)
-        root.add(json.dumps(leaf, ensure_ascii=True).encode())
+        root.add(leaf(row))
     return root.hex()
+
+
+def leaf(row: Row) -> bytes:
+    """What the Merkle tree holds of one version."""
+    facts = (row.key, row.ordinal, row.is_delete_marker, row.size, row.checksum)
+    return json.dumps(facts, ensure_ascii=True).encode()

@@ -111,6 +111,10 @@ class Documents:
         """The number of objects `expected`, or of documents `indexed`."""
         return int(self._db.execute(f"SELECT COUNT(*) FROM temp.{of}").fetchone()[0])  # noqa: S608 - two constants
 
+    def key_of(self, id: str) -> str:
+        """The key of the object that an expected document is of."""
+        return str(self._db.execute("SELECT key FROM temp.expected WHERE id = ?", (id,)).fetchone()[0])
+
     def sent(self, made: Iterable[Made]) -> None:
         """The index has acknowledged these."""
         rows = [

@@ -308,6 +308,8 @@ def assert_proven(tenant: Tenant) -> None:
         elif event["event"] == "verdict-void":
             noted.remove(event["verdict"])
     assert sorted(noted) == sorted(verdict["id"] for verdict in verdicts)
+    checked = tenant.keyshift("verdict", "check", "--json").json()
+    assert {one["result"] for one in checked["checks"]} == {"holds"}, checked
 
 
 def refused_with(call: Callable[[], Any]) -> str:

@@ -27,7 +27,7 @@ LATE = "records/late/after-the-cut-off.json"
 LATE_WORD = "Zyzzyva"
 RETAGGED, UNTAGGED, OLD_RETAGGED = "attachments/deep/er/file.bin", "attachments/.hidden", "records/people/p003.json"
 """Given a tag, stripped of its tags, given one on its first version, after all of it had been copied and compared."""
-COPIED = ("build/4-fill", "build/5-copy")
+COPIED = ("build/5-fill", "build/6-copy")
 """Steps in which jobs still run, and everything that was there has been copied and compared."""
 
 

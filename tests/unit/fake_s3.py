@@ -15,14 +15,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import parse_qsl, quote_plus
 
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 
 from migrate.copy.s3 import Side, StorageRef
 
 SOURCE_KEY, TARGET_KEY = "arn:aws:kms:eu-west-1:111122223333:key/old", "arn:aws:kms:eu-west-1:111122223333:key/new"
-HEADERS = ("ContentType", "ContentEncoding", "CacheControl", "ContentDisposition", "ContentLanguage", "Expires")
+HEADERS = (
+    "ContentType",
+    "ContentEncoding",
+    "CacheControl",
+    "ContentDisposition",
+    "ContentLanguage",
+    "ExpiresString",
+)
+ASLEEP = ("GLACIER", "DEEP_ARCHIVE")
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -39,6 +49,10 @@ class Version:
     checksum: str | None = None
     checksum_type: str = "FULL_OBJECT"
     storage_class: str = "STANDARD"
+    restored: bool = False
+    missing_meta: int = 0
+    hold: str | None = None
+    retained_until: datetime | None = None
     modified: datetime = DAY
 
     @property
@@ -52,8 +66,39 @@ def error(code: str, status: int, message: str = "", operation: str = "PutObject
     )
 
 
+def sum_of(algorithm: str, body: bytes) -> str:
+    """A stand-in for any algorithm: it depends on the bytes and on the algorithm, and is no other's."""
+    return sha256(body) if algorithm == "SHA256" else sha256(algorithm.encode() + body)[:11]
+
+
+def whole_checksum(source: Version) -> str | None:
+    """API_CopyObject: a copy keeps the algorithm, a composite checksum becomes one of the whole object."""
+    if source.checksum is None or source.checksum_type == "FULL_OBJECT":
+        return source.checksum
+    algorithm = source.checksum.partition(":")[0]
+    return f"{algorithm}:{sum_of(algorithm, source.body)}"
+
+
+def _refuse_asleep(version: Version) -> None:
+    if version.storage_class in ASLEEP and not version.restored:
+        raise error("InvalidObjectState", 403, "The operation is not valid for the object's storage class")
+
+
 def sha256(body: bytes) -> str:
     return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+def in_xml(key: str) -> bool:
+    """XML 1.0's production Char: what a document can hold, by reference or not."""
+    return all(c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" for c in key)
+
+
+def _checked(key: str) -> None:
+    """S3's limit, and boto3's: an empty key would be a call on the bucket."""
+    if not key:
+        raise ValueError("ParamValidationError: Invalid length for parameter Key, value: 0, valid min length: 1")
+    if len(key.encode()) > 1024:
+        raise error("KeyTooLongError", 400, "Your key is too long")
 
 
 def _nothing(_: str, __: Mapping[str, Any]) -> None:
@@ -65,6 +110,7 @@ class FakeS3:
         self.versions: dict[tuple[str, str], list[Version]] = {}
         self.uploads: dict[str, dict[str, Any]] = {}
         self.versioned: dict[str, bool] = {}
+        self.locked: set[str] = set()
         self.page = 3
         self.retried = 0
         self.errors: list[dict[str, str]] = []
@@ -79,6 +125,8 @@ class FakeS3:
         handler = object.__getattribute__(self, f"_do_{name}")
 
         def call(**parameters: Any) -> dict[str, Any]:
+            if "Key" in parameters:
+                _checked(parameters["Key"])
             with self._lock:
                 self.calls.append(name)
                 self.before(name, parameters)
@@ -167,9 +215,31 @@ class FakeS3:
             answer |= {"IsTruncated": True, "NextKeyMarker": page[-1][0], "NextVersionIdMarker": page[-1][1].id}
         return answer
 
-    def _do_list_multipart_uploads(self, Bucket: str, Prefix: str) -> dict[str, Any]:
-        found = [{"Key": u["Key"], "UploadId": id} for id, u in self.uploads.items() if u["Bucket"] == Bucket]
-        return {"Uploads": [upload for upload in found if upload["Key"].startswith(Prefix)]}
+    def _do_get_object_lock_configuration(self, Bucket: str) -> dict[str, Any]:
+        if Bucket not in self.locked:
+            raise error("ObjectLockConfigurationNotFoundError", 404, operation="GetObjectLockConfiguration")
+        return {"ObjectLockConfiguration": {"ObjectLockEnabled": "Enabled"}}
+
+    def _do_get_object_retention(self, Bucket: str, Key: str, VersionId: str) -> dict[str, Any]:
+        version = self._find(Bucket, Key, VersionId)
+        if version.retained_until is None:
+            raise error("NoSuchObjectLockConfiguration", 404, operation="GetObjectRetention")
+        return {"Retention": {"Mode": "COMPLIANCE", "RetainUntilDate": version.retained_until}}
+
+    def _do_get_object_legal_hold(self, Bucket: str, Key: str, VersionId: str) -> dict[str, Any]:
+        version = self._find(Bucket, Key, VersionId)
+        if version.hold is None:
+            raise error("NoSuchObjectLockConfiguration", 404, operation="GetObjectLegalHold")
+        return {"LegalHold": {"Status": version.hold}}
+
+    def _do_list_multipart_uploads(self, Bucket: str, Prefix: str, EncodingType: str = "") -> dict[str, Any]:
+        """boto3 neither asks for encoded keys here nor decodes them; a raw control character it cannot parse."""
+        found = [(u["Key"], id) for id, u in sorted(self.uploads.items()) if u["Bucket"] == Bucket]
+        found = [(key, id) for key, id in found if key.startswith(Prefix)]
+        if EncodingType != "url" and not all(in_xml(key) for key, _ in found):
+            raise ResponseParserError("Unable to parse response (reference to invalid character number)")
+        shown = quote_plus if EncodingType == "url" else str
+        return {"Uploads": [{"Key": shown(key), "UploadId": id} for key, id in found]}
 
     def _do_put_object(self, Bucket: str, Key: str, Body: Any = b"", **parameters: Any) -> dict[str, Any]:
         self._check(Bucket, Key, parameters)
@@ -202,8 +272,14 @@ class FakeS3:
             "BucketKeyEnabled": version.bucket_key,
             "ChecksumType": version.checksum_type,
             **({"TagCount": len(version.tags)} if version.tags else {}),
+            **({"MissingMeta": version.missing_meta} if version.missing_meta else {}),
+            **({"StorageClass": version.storage_class} if version.storage_class != "STANDARD" else {}),
+            **({"Restore": 'ongoing-request="false", expiry-date="…"'} if version.restored else {}),
+            **({"ObjectLockLegalHoldStatus": version.hold} if version.hold else {}),
             **version.headers,
         }
+        if version.retained_until:
+            answer |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": version.retained_until}
         if version.checksum:
             algorithm, value = version.checksum.split(":")
             answer[f"Checksum{algorithm}"] = value
@@ -211,6 +287,7 @@ class FakeS3:
 
     def _do_get_object(self, Bucket: str, Key: str, VersionId: str | None = None, **_: Any) -> dict[str, Any]:
         version = self._find(Bucket, Key, VersionId)
+        _refuse_asleep(version)
         body = StreamingBody(io.BytesIO(version.body), len(version.body))
         return {**self._do_head_object(Bucket, Key, VersionId), "Body": body}
 
@@ -231,6 +308,7 @@ class FakeS3:
         if parameters["CopySourceIfMatch"] != source.etag:
             raise error("PreconditionFailed", 412)
         self._check(Bucket, Key, parameters)
+        _refuse_asleep(source)
         copy = Version(
             self._new_id(),
             source.body,
@@ -238,8 +316,9 @@ class FakeS3:
             dict(source.tags) if parameters.get("TaggingDirective") == "COPY" else {},
             dict(source.headers),
             parameters.get("SSEKMSKeyId", SOURCE_KEY),
-            checksum=source.checksum,
-            checksum_type=source.checksum_type,
+            checksum=whole_checksum(source),
+            storage_class=parameters.get("StorageClass", "STANDARD"),
+            missing_meta=source.missing_meta,
         )
         answer = self._written(self._add(Bucket, Key, copy))
         return {"CopyObjectResult": {"ETag": answer.pop("ETag")}, **answer}
@@ -249,22 +328,35 @@ class FakeS3:
         self.uploads[upload] = {"Bucket": Bucket, "Key": Key, "parameters": parameters, "parts": {}}
         return {"UploadId": upload}
 
+    def upload(self, upload_id: str, place: tuple[str, str]) -> dict[str, Any]:
+        found = self.uploads.get(upload_id)
+        if found is None or (found["Bucket"], found["Key"]) != place:
+            raise error("NoSuchUpload", 404)
+        return found
+
     def _do_upload_part_copy(
         self, Bucket: str, Key: str, UploadId: str, PartNumber: int, CopySource: dict[str, str], **parameters: Any
     ) -> dict[str, Any]:
         source = self._find(CopySource["Bucket"], CopySource["Key"], CopySource["VersionId"])
         first, last = map(int, parameters["CopySourceRange"].removeprefix("bytes=").split("-"))
-        self.uploads[UploadId]["parts"][PartNumber] = source.body[first : last + 1]
+        _refuse_asleep(source)
+        self.upload(UploadId, (Bucket, Key))["parts"][PartNumber] = source.body[first : last + 1]
         return {"CopyPartResult": {"ETag": f'"part{PartNumber}"'}}
 
     def _do_complete_multipart_upload(
         self, Bucket: str, Key: str, UploadId: str, MultipartUpload: dict[str, Any], **parameters: Any
     ) -> dict[str, Any]:
         self._check(Bucket, Key, parameters)
-        upload = self.uploads.pop(UploadId)
+        upload = self.upload(UploadId, (Bucket, Key))
+        del self.uploads[UploadId]
         facts = upload["parameters"]
         body = b"".join(upload["parts"][part["PartNumber"]] for part in MultipartUpload["Parts"])
-        tags = dict(pair.split("=") for pair in facts.get("Tagging", "").split("&") if pair)
+        tags = dict(parse_qsl(facts.get("Tagging", ""), keep_blank_values=True))
+        algorithm, kind = facts["ChecksumAlgorithm"], facts["ChecksumType"]
+        if kind == "COMPOSITE":
+            checksum = f"{algorithm}:of-the-parts-{len(upload['parts'])}"
+        else:
+            checksum = f"{algorithm}:{sum_of(algorithm, body)}"
         version = Version(
             self._new_id(),
             body,
@@ -272,8 +364,9 @@ class FakeS3:
             tags,
             {name: facts[name] for name in HEADERS if name in facts},
             facts.get("SSEKMSKeyId", SOURCE_KEY),
-            checksum="SHA256:of-the-parts-3",
-            checksum_type="COMPOSITE",
+            checksum=checksum,
+            checksum_type=kind,
+            storage_class=facts.get("StorageClass", "STANDARD"),
         )
         return self._written(self._add(Bucket, Key, version))
 
@@ -295,6 +388,8 @@ class FakeS3:
     def _do_delete_objects(self, Bucket: str, Delete: dict[str, Any]) -> dict[str, Any]:
         if self.errors:
             return {"Errors": self.errors}
+        if not all(in_xml(entry["Key"]) for entry in Delete["Objects"]):
+            raise error("MalformedXML", 400, "The XML you provided was not well-formed", "DeleteObjects")
         for entry in Delete["Objects"]:
             self._do_delete_object(Bucket, entry["Key"], entry["VersionId"])
         return {}

@@ -225,12 +225,12 @@ def counted(made: Plan, held: Inventory) -> dict[str, int]:
 
 def test_the_requests_of_an_enable_are_those_that_its_moves_make() -> None:
     assert counted(ENABLE, HELD) == {
-        # Three passes of the copy, twice to settle, both sides to verify, a last look, before the purge, after it.
-        "LIST": 3 * 3 + (2 * 3 + 3) + 2 * 3 + (3 + 1) + (3 + 1) + 2 + 1,
+        # The preflight, three passes of the copy, twice to settle, both sides to verify, a last look, before the purge, after it.
+        "LIST": 3 + 3 * 3 + (2 * 3 + 3) + 2 * 3 + (3 + 1) + (3 + 1) + 2 + 1,
         "PUT": 5 + 1,
         "COPY": 2500,
         "HEAD": 5000,
-        "GET": 3 * 2 + 2400,
+        "GET": 1 + 3 * 2 + 2400,
         "GET tags": 4,
         "DELETE": 10 + 2 + 2 + 3,
         "KMS Decrypt": 2500 + 5000 + 2400,

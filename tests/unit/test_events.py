@@ -130,10 +130,10 @@ ENABLE = plan(Request(operation="acme-enable-1", kind=OperationKind.ENABLE, mode
 
 
 def test_a_step_is_placed_by_the_numbers_of_its_phase_and_its_own() -> None:
-    found = place(ENABLE, "build/3-verify-copied")
+    found = place(ENABLE, "build/4-verify-copied")
     assert found == Place(
         phase="build", phase_title="make s2, e2 and p2 under k1; copy while jobs run", phase_number=2, phases=7,
-        step="build/3-verify-copied", step_title="compare what is copied so far", step_number=4, steps=6,
+        step="build/4-verify-copied", step_title="compare what is copied so far", step_number=5, steps=7,
     )  # fmt: skip
     assert place(ENABLE, "nowhere/up") is None
 
@@ -196,7 +196,7 @@ def test_a_failure_is_the_last_event_also_when_it_is_a_defect(
         walker.run(OperationKind.ENABLE, "byok")
     last = moves.events[-1]
     assert isinstance(last, Ended)
-    assert (last.event, last.step) == ("failed", "build/2-copy")
+    assert (last.event, last.step) == ("failed", "build/3-copy")
     assert last.message
 
 
@@ -209,11 +209,11 @@ def test_what_is_refused_before_it_begins_tells_no_event(walker: Runner, moves: 
 def test_progress_and_waits_carry_the_place_and_the_import_has_none() -> None:
     told: list[Any] = []
     scribe = Scribe(told.append, tenant="acme", operation="acme-enable-1", plan=ENABLE)
-    scribe.progress("build/2-copy", copied(5), Pace(seconds=1.0))
+    scribe.progress("build/3-copy", copied(5), Pace(seconds=1.0))
     scribe.progress("freeze/2-settle", Progress(move="wait", waiting="p1 to be drained"), Pace(seconds=2.0))
     Scribe(told.append, tenant="acme").progress(None, copied(5), Pace(seconds=1.0))
     assert isinstance(told[0], Progressed)
-    assert (told[0].phase_number, told[0].step_number, told[0].objects) == (2, 3, 5)
+    assert (told[0].phase_number, told[0].step_number, told[0].objects) == (2, 4, 5)
     assert isinstance(told[1], Waits)
     assert (told[1].phase, told[1].reason, told[1].seconds) == ("freeze", "p1 to be drained", 2.0)
     assert (told[2].operation, told[2].phase, told[2].step) == (None, None, None)
@@ -322,4 +322,4 @@ def test_a_lost_key_is_told_as_a_wait_that_grows(walker: Runner, moves: FakeMove
     walker.run(OperationKind.ENABLE, "byok")
     told = [event for event in moves.events if isinstance(event, Waits)]
     assert {event.reason for event in told} == {KeyLost("acme", "k1", "DisabledException").message}
-    assert {event.step for event in told} == {"build/2-copy"}
+    assert {event.step for event in told} == {"build/3-copy"}

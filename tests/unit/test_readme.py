@@ -35,6 +35,7 @@ PROMISED = {
     "keyshift resume --help",
     "keyshift search --help",
     "keyshift verdict list --help",
+    "keyshift verdict check --help",
 }
 PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

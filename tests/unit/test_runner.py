@@ -10,6 +10,7 @@ from typing import Any
 import layouts
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from fake_s3 import SOURCE, FakeS3, put
 
 from migrate import durable, runner
 from migrate.durable import Outcome
@@ -178,7 +179,14 @@ def test_step_names_are_stable_because_the_journal_is_keyed_by_them() -> None:
     assert [phase.name for phase in made.phases] == PHASES
     assert {phase.name: step_names(phase)[1:] for phase in made.phases} == {
         "key": ["key/1-key-material"],
-        "build": ["build/1-key-usable", "build/2-copy", "build/3-verify-copied", "build/4-fill", "build/5-copy"],
+        "build": [
+            "build/1-key-usable",
+            "build/2-preflight",
+            "build/3-copy",
+            "build/4-verify-copied",
+            "build/5-fill",
+            "build/6-copy",
+        ],
         "freeze": [
             "freeze/1-limit-search",
             "freeze/2-settle",
@@ -189,7 +197,7 @@ def test_step_names_are_stable_because_the_journal_is_keyed_by_them() -> None:
         ],
         "attach": ["attach/1-limit-search", "attach/2-canary", "attach/3-still-settled"],
         "serve": ["serve/1-open-search"],
-        "purge": ["purge/1-purge-storage", "purge/2-prove-empty", "purge/3-purge-search"],
+        "purge": ["purge/1-purge-storage", "purge/2-purge-search", "purge/3-prove-empty"],
         "drop": [],
     }
     assert all(step_names(phase)[0] == f"{phase.name}/up" for phase in made.phases)
@@ -368,7 +376,7 @@ def test_a_librarys_error_stops_the_operation_with_a_sentence_and_it_can_be_resu
         walker.run(OperationKind.ENABLE, "byok")
     assert failed.value.code == "unreachable"
     held = records.operation("acme-enable-1")
-    assert (held.state, held.step) == ("failed", "build/2-copy")
+    assert (held.state, held.step) == ("failed", "build/3-copy")
     moves.fails.clear()
     assert walker.resume().state == "done"
 
@@ -452,3 +460,42 @@ def test_an_error_while_every_key_works_is_not_waited_for(walker: Runner, record
     with pytest.raises(KeyshiftError, match=error.message):
         walker.run(OperationKind.ENABLE, "byok")
     assert records.operation("acme-enable-1").state == "failed"
+
+
+def _with_storage(stack: FakeStack, monkeypatch: pytest.MonkeyPatch) -> FakeS3:
+    """The tenant's storage is up and holds one record."""
+    s3 = FakeS3()
+    put(s3, "records/a/1.json")
+    unit = {"bucket": SOURCE.bucket, "prefix": SOURCE.prefix, "key_arn": None}
+    monkeypatch.setattr(stack, "outputs", lambda: {"generation": stack.generation, "storages": {"s1": unit}})
+    monkeypatch.setattr(runner.Live, "client", lambda *_: s3)
+    return s3
+
+
+@pytest.mark.parametrize("ask", ["preview", "run"])
+def test_what_cannot_be_moved_is_refused_before_anything_is_changed(
+    walker: Runner, records: Records, stack: FakeStack, monkeypatch: pytest.MonkeyPatch, ask: str
+) -> None:
+    s3 = _with_storage(stack, monkeypatch)
+    s3.current("shared", "t/acme/records/a/1.json").storage_class = "GLACIER"  # pyright: ignore[reportOptionalMemberAccess]
+    before = records.tenant("acme").layout
+    with pytest.raises(RefusedInput, match="asleep") as refused:
+        getattr(walker, ask)(OperationKind.ENABLE, "byok")
+    assert refused.value.hint.endswith("then: keyshift enable acme")
+    assert records.tenant("acme").layout == before
+    assert records.operations("acme") == []
+    assert stack.calls == []
+
+
+def test_a_dry_run_tells_what_its_preflight_found_and_cost(
+    walker: Runner, stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_storage(stack, monkeypatch)
+    walker.preview(OperationKind.ENABLE, "byok")
+    assert walker.preflight is not None
+    assert (walker.preflight["versions"], walker.preflight["list_requests"]) == (1, 1)
+
+
+def test_a_tenant_that_was_never_brought_up_has_nothing_to_look_at(walker: Runner) -> None:
+    walker.preview(OperationKind.ENABLE, "byok")
+    assert walker.preflight is None

@@ -112,7 +112,7 @@ PLACE: dict[str, Any] = {
     "phase_title": "make s2, e2 and p2 under k1; copy while jobs run",
     "phase_number": 2,
     "phases": 7,
-    "step": "build/2-copy",
+    "step": "build/3-copy",
     "step_title": "copy s1 to s2",
     "step_number": 3,
     "steps": 6,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from xml.sax.saxutils import escape
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 XML = {"content-type": "application/xml"}
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
@@ -90,8 +92,10 @@ def request_id() -> str:
 
 
 def text(value: object) -> str:
-    # A bare carriage return would come back as a line feed from every XML parser.
-    return escape(str(value), {"\r": "&#13;", '"': "&quot;"})
+    # A bare carriage return would come back as a line feed from every XML parser. What XML cannot hold S3
+    # writes as a reference all the same, which every parser refuses: hence the encoding of listings.
+    escaped = escape(str(value), {"\r": "&#13;", '"': "&quot;"})
+    return _NOT_IN_XML.sub(lambda found: f"&#x{ord(found[0]):x};", escaped)
 
 
 def element(name: str, value: object) -> str:
