@@ -132,14 +132,12 @@ class Freeze:
 
         def is_heard() -> bool:
             nonlocal followed, quiet
-            try:
-                count, keys = tags.follow(queue, self.transfer, self.report)
-                heard.update(keys)
-                followed += count
-                quiet = quiet + 1 if ours in heard and queue.is_empty() else 0
-            except CloudError as error:
-                if error.cloud_code not in _NOT_YET:
-                    raise
+            if not _may_hear(queue):
+                return False
+            count, keys = tags.follow(queue, self.transfer, self.report)
+            heard.update(keys)
+            followed += count
+            quiet = quiet + 1 if ours in heard and queue.is_empty() else 0
             return quiet >= 2
 
         with probe_object(self.source) as ours:
@@ -271,5 +269,12 @@ class Freeze:
         )
 
 
-_NOT_YET = frozenset({"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.NonExistentQueue"})
-"""What a role that has just been given its right, or a queue that has just been made, is answered with for a while."""
+def _may_hear(queue: tags.TagQueue) -> bool:
+    """False for a while after a right was given or a queue was made: neither holds everywhere at once."""
+    try:
+        queue.is_empty()
+    except CloudError as error:
+        if error.cloud_code not in {"AccessDenied", "AccessDeniedException", "AWS.SimpleQueueService.NonExistentQueue"}:
+            raise
+        return False
+    return True

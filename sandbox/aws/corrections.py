@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ministack.core import iam_actions
 from ministack.core import iam_evaluator as evaluator
 from ministack.core.responses import get_account_id
 from ministack.services import eventbridge, iam, s3, sqs
@@ -28,6 +29,7 @@ _fire_async = s3._fire_s3_event_async
 _dispatch_event = eventbridge._dispatch_event
 _invoke_target = eventbridge._invoke_target
 _validate_role_arn = evaluator.validate_role_arn
+_action_from_target = iam_actions._action_from_target
 _log = logging.getLogger("sandbox.aws")
 
 
@@ -39,6 +41,7 @@ def apply() -> None:
     eventbridge._dispatch_event = _dispatch_with_version
     eventbridge._invoke_target = _invoke_if_allowed
     evaluator.validate_role_arn = _validate_function_role
+    iam_actions._action_from_target = _action_of_a_batch
     # S3 User Guide, "EventBridge event types and detail": a change of tags is an event of its own.
     s3._S3_EVENTBRIDGE_EVENT_DETAIL_TYPE |= {
         "ObjectTagging:Put": "Object Tags Added",
@@ -93,6 +96,13 @@ def _invoke_if_allowed(target: dict[str, Any], event: dict[str, Any], rule: dict
         _log.warning("the policy of %s does not let %s send to it; the event is lost, as in AWS", arn, rule["Arn"])
         return
     _invoke_target(target, event, rule, view)
+
+
+def _action_of_a_batch(headers: dict[str, str]) -> str | None:
+    """SQS Developer Guide, "Amazon SQS API permissions": a batch needs the right to do the same with one message."""
+    action = _action_from_target(headers)
+    is_batch = action is not None and headers["x-amz-target"].startswith("AmazonSQS.")
+    return action.removesuffix("Batch") if action and is_batch else action
 
 
 def _validate_function_role(role_arn: str) -> str | None:

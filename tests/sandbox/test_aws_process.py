@@ -173,6 +173,17 @@ def test_every_change_reaches_eventbridge_with_its_version(lab: Lab) -> None:
     assert sorted(found) == sorted(zip(kinds, changes.values(), strict=True))
 
 
+def test_a_batch_needs_the_right_to_do_the_same_with_one_message(lab: Lab) -> None:
+    url, queue_arn = _queue(lab, "events.amazonaws.com")
+    lab.server.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+    reader = lab.server.client_of("sqs", lab.role([allow("sqs:ReceiveMessage", queue_arn)]))
+    eraser = lab.server.client_of("sqs", lab.role([allow("sqs:DeleteMessage", queue_arn)]))
+    found = reader.receive_message(QueueUrl=url, WaitTimeSeconds=1)["Messages"]
+    batch = {"QueueUrl": url, "Entries": [{"Id": "0", "ReceiptHandle": found[0]["ReceiptHandle"]}]}
+    assert refused(reader.delete_message_batch, **batch).code.startswith("AccessDenied")
+    assert [done["Id"] for done in eraser.delete_message_batch(**batch)["Successful"]] == ["0"]
+
+
 def test_a_queue_that_does_not_let_eventbridge_in_gets_no_event(lab: Lab) -> None:
     bucket = lab.bucket()
     closed, closed_arn = _queue(lab, "sns.amazonaws.com")

@@ -48,8 +48,6 @@ class FakeSqs:
         self.in_flight = {}
 
     def receive_message(self, QueueUrl: str, MaxNumberOfMessages: int, **_: Any) -> dict[str, Any]:
-        if self.refuses:
-            raise self.refuses.pop(0)
         messages = []
         while self.queues.get(QueueUrl) and len(messages) < MaxNumberOfMessages:
             self._receipts += 1
@@ -64,6 +62,8 @@ class FakeSqs:
         return {"Successful": [{"Id": entry["Id"]} for entry in Entries]}
 
     def get_queue_attributes(self, QueueUrl: str, AttributeNames: list[str]) -> dict[str, Any]:
+        if self.refuses:
+            raise self.refuses.pop(0)
         waiting = len(self.queues.get(QueueUrl, []))
         flying = sum(url == QueueUrl for url, _ in self.in_flight.values())
         counts = {"": waiting, "NotVisible": flying, "Delayed": 0}

@@ -238,10 +238,10 @@ def test_nothing_is_copied_before_it_is_proven_that_tag_changes_are_heard(lab: L
 
 
 def test_a_right_that_has_not_spread_yet_is_waited_for_and_another_error_is_raised(lab: Lab) -> None:
-    lab.sqs.refuses = [error("AccessDenied", 403, operation="ReceiveMessage")] * 3
+    lab.sqs.refuses = [error("AccessDenied", 403, operation="GetQueueAttributes")] * 3
     lab.pre_copy()
     lab.transfer.manifest.forget_note(freeze.HEARD_AT)
-    lab.sqs.refuses = [error("KmsDisabled", 400, operation="ReceiveMessage")]
+    lab.sqs.refuses = [error("KmsDisabled", 400, operation="GetQueueAttributes")]
     with pytest.raises(CloudError, match="KmsDisabled"):
         lab.freeze.follow_tags()
 
