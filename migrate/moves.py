@@ -20,6 +20,7 @@ from migrate.copy.s3 import Side, abort_uploads, delete_version, list_versions
 from migrate.copy.settle import probe_write_refused, two_equal_listings
 from migrate.copy.verify import verify_copied, verify_storage
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
+from migrate.guard import Check, unguarded
 from migrate.index import aliases
 from migrate.index.fill import fill
 from migrate.index.verify import verify_index
@@ -55,7 +56,10 @@ class KeyLost(Waiting):
 
 @dataclass(frozen=True, kw_only=True)
 class Moves:
-    """The moves of one operation on one tenant. `folder` is the tenant's state folder."""
+    """The moves of one operation on one tenant. `folder` is the tenant's state folder.
+
+    `guard` is asked before each call that cannot be taken back whether this runner may still act.
+    """
 
     live: Live
     operation: Operation
@@ -63,6 +67,7 @@ class Moves:
     verdicts: Verdicts
     log: Log
     report: Report
+    guard: Check = unguarded
 
     def wait(self, wait: Wait) -> Found:
         """Returns when the wait is over, raises Waiting while it is not."""
@@ -341,7 +346,7 @@ class Moves:
             )
         with self._manifest(move) as manifest:
             side = self.live.storage(_named(move.storage))
-            purged = purge(Purge(side, Where.SOURCE, manifest, verdict), self.report)
+            purged = purge(Purge(side, Where.SOURCE, manifest, verdict, self.guard), self.report)
         return asdict(purged)
 
     def _purge_search(self, move: Move) -> Found:
@@ -351,6 +356,7 @@ class Moves:
         if verdict is None or not verdict.passed:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
+        self.guard()
         aliases.delete_index(client, index)
         if client.indices.exists(index=index):
             raise VerificationFailed(f"{index} of {search} is still there after its deletion", code="not-empty")

@@ -18,6 +18,7 @@ from migrate.keys import imported, wrap
 from migrate.live import Live
 from migrate.progress import Report
 from migrate.records import Operation, Records
+from migrate.seals import Seals
 from migrate.stack import Project, Stack, brought_up
 from migrate.verdict import Verdict, Verdicts
 from stacks import config
@@ -82,6 +83,7 @@ def describe(project: Project, name: str) -> Data:
     return {
         "generation": tenant.generation,
         "layout": tenant.layout.model_dump(mode="json"),
+        "sealed": _seal(project, name),
         "next": _next_command(tenant, held.unfinished(name)),
     }
 
@@ -92,6 +94,7 @@ def describe_all(project: Project) -> list[Data]:
     for tenant in held.tenants():
         layout, operation = tenant.layout.model_dump(mode="json"), held.unfinished(tenant.name)
         row = {name: layout[name] for name in ("tenant", "customer", "mode", "serves", "gate")}
+        row["sealed"] = _seal(project, tenant.name)
         rows.append({**row, "operation": operation and f"{operation.id}: {operation.state}"})
     return rows
 
@@ -107,6 +110,7 @@ def status(project: Project, name: str) -> Data:
         "tenant": name,
         "mode": str(tenant.layout.mode),
         "generation": tenant.generation,
+        "sealed": _seal(project, name),
         "jobs": gate.jobs,
         "searches": f"archived before {gate.search_cutoff}" if gate.search_cutoff else "all",
         "worked_on_by": held.worker(name),
@@ -149,12 +153,37 @@ def report(_: Project, operation: Operation) -> Data:
     }
 
 
+def _seal(project: Project, name: str) -> Data | None:
+    """The seal in force: why, since when, by whom."""
+    seal = Seals(connect(project.home)).in_force(name)
+    return seal and {"reason": seal.reason, "at": seal.at.isoformat(), "by": seal.by}
+
+
 def _next_command(tenant: TenantRecord, unfinished: Operation | None) -> str | None:
+    if tenant.sealed:
+        return f"keyshift restore {tenant.name}, once it may be opened again"
     if unfinished is not None:
         return unfinished.hint or f"keyshift resume {tenant.name}"
     if any(key.state is KeyState.PENDING for key in tenant.layout.keys):
         return f"keyshift key request {tenant.name}"
     return None
+
+
+# seal -------------------------------------------------------------------------------------------
+
+
+def seal(project: Project, name: str, reason: str, limit: float, report: Report) -> Data:
+    """Closes a tenant to all but the runner, and tries every path until it is refused."""
+    from migrate.seal import Sealer  # noqa: PLC0415 - a second of imports that only operations need
+
+    return Sealer(project, name, report).seal(reason, limit=limit)
+
+
+def restore(project: Project, name: str, reason: str, limit: float, report: Report) -> Data:
+    """Opens a sealed tenant again, once the runner has read what lies in it."""
+    from migrate.seal import Sealer  # noqa: PLC0415 - as above
+
+    return Sealer(project, name, report).restore(reason, limit=limit)
 
 
 # keys -------------------------------------------------------------------------------------------
@@ -217,6 +246,7 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
         raise RefusedInput(
             f"tenant {name} has no key to import into", hint=f"keyshift key request {name}", code="no-empty-key"
         )
+    records(project).refuse_sealed(name)
     wrapped = _read(file)
     live = Live.find(project, name)
     key = _pending_key(tenant.layout) or tenant.layout.keys[-1].id

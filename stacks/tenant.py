@@ -118,11 +118,16 @@ def _imported_key(ground: Ground, key: Key) -> ImportedKey:
             tenant=layout.tenant,
             account=ground.account,
             region=layout.region,
-            enabled=ENABLED[key.state],
+            enabled=_is_enabled(layout, key),
             # A key outlives what lies under it; nothing in a layout releases one.
             retention=ground.retention(release=None),
         ),
     )
+
+
+def _is_enabled(layout: Layout, key: Key) -> bool | None:
+    """A key that holds material is disabled while access is closed: what lies under it cannot be read at all."""
+    return ENABLED[key.state] and layout.gate.access == "open"
 
 
 def _site(ground: Ground, storage: Storage, key_arns: Mapping[str, pulumi.Input[str]]) -> Site:

@@ -11,8 +11,9 @@ import pulumi
 import pulumi_aws as aws
 
 from components import naming
+from components.aws import closed
+from components.aws.closed import WRITES
 from components.aws.key import PROBE, USE_THROUGH_S3
-from components.aws.storage import WRITES
 
 ARCHIVE, PIPELINE, RUNNER = "archive", "pipeline", "runner"
 AUDIENCES = (ARCHIVE, PIPELINE, RUNNER)
@@ -217,7 +218,7 @@ class TenantRoles(pulumi.ComponentResource):
         )
         inline = aws.iam.RolePolicy(
             f"{audience}-role-policy",
-            name="keyshift",
+            name=closed.ROLE_POLICY,
             role=role.name,
             policy=pulumi.Output.json_dumps(policy, sort_keys=True),
             opts=pulumi.ResourceOptions(parent=self),
@@ -253,7 +254,7 @@ def _secrets(tenancy: Tenancy, audience: str, searches: Sequence[str]) -> dict[s
 
 
 def _closed(tenancy: Tenancy) -> list[dict[str, Any]]:
-    return [] if tenancy.is_access_open else [_deny("AccessIsClosed", ["*"])]
+    return [] if tenancy.is_access_open else [closed.role_statement()]
 
 
 def _secret_arn(tenancy: Tenancy, name: str) -> str:

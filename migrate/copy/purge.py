@@ -10,6 +10,7 @@ from typing import Any
 from migrate.copy.manifest import Manifest, State, Where
 from migrate.copy.s3 import Side, called, list_uploads, list_versions
 from migrate.errors import CloudError, Conflict, VerificationFailed
+from migrate.guard import Check, unguarded
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
 from migrate.verdict import Verdict, VerdictKind
@@ -25,13 +26,15 @@ ALLOWS = {Where.SOURCE: VerdictKind.STORAGE, Where.TARGET: VerdictKind.UNTOUCHED
 class Purge:
     """What to empty (`side`), which of the manifest's two storages it is, and what allows it.
 
-    `verdict` comes from `Verdicts.load`, which has checked its signature.
+    `verdict` comes from `Verdicts.load`, which has checked its signature. `guard` is asked before each
+    batch is deleted whether this runner may still act.
     """
 
     side: Side
     where: Where
     manifest: Manifest
     verdict: Verdict
+    guard: Check = unguarded
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def purge(job: Purge, report: Report) -> Purged:
     _refuse_unknown(job, report)
     meter = Meter(report, Progress(move="purge", objects_total=job.manifest.totals().versions))
     deleted = size = 0
-    for batch in in_threads(_batches(job), lambda batch: _delete(job.side, batch), threads=THREADS, name="purge"):
+    for batch in in_threads(_batches(job), lambda batch: _delete(job, batch), threads=THREADS, name="purge"):
         job.manifest.purged(job.where, [(entry.key, entry.version_id) for entry in batch])
         deleted += len(batch)
         size += sum(entry.size for entry in batch)
@@ -148,7 +151,9 @@ def _doomed(job: Purge) -> Iterator[_Doomed]:
             yield _Doomed(row.key, version_id, row.size)
 
 
-def _delete(side: Side, batch: list[_Doomed]) -> list[_Doomed]:
+def _delete(job: Purge, batch: list[_Doomed]) -> list[_Doomed]:
+    side = job.side
+    job.guard()
     answer: dict[str, Any] = called(
         f"deleting {len(batch)} versions of {side.storage}",
         side.s3.delete_objects,
