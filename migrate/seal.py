@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,7 @@ class Sealer:
             estate = self.estate()
             checked: list[Data] = []
             if seal.lifted_at is None:
-                checked = self._check(estate, guard, limit)
-                self._undo(estate, guard, seal)
+                checked = self._check_and_undo(estate, guard, seal, limit)
                 self.seals.lift(self.tenant, who(), guard.fence)
                 self.log.append({"event": "restored", "by": who(), "reason": reason, "was_sealed_for": seal.reason})
             record = self.records.tenant(self.tenant)
@@ -221,6 +220,18 @@ class Sealer:
             )
         return seal
 
+    def _check_and_undo(self, estate: Estate, guard: Guard, seal: Seal, limit: float) -> list[Data]:
+        """Raises Conflict when the tenant was sealed again meanwhile; what was opened by then is closed again."""
+        self.seals.note_denied(seal, ())  # from here on none is known to hold
+        try:
+            checked = self._check(estate, guard, limit)
+            self._all_of(guard, denials.data_denials(estate), lambda one: one.undo())
+            guard.check()
+        except Conflict:
+            self._deny(estate, replace(seal, denied=frozenset()))
+            raise
+        return checked
+
     def _check(self, estate: Estate, guard: Guard, limit: float) -> list[Data]:
         """The keys back, then a look at everything as the runner, behind doors that are still closed to others."""
         keys = denials.key_denials(estate)
@@ -232,11 +243,6 @@ class Sealer:
         except VerificationFailed:
             denials.carry_out(keys, lambda one: one.deny())
             raise
-
-    def _undo(self, estate: Estate, guard: Guard, seal: Seal) -> None:
-        doors = denials.data_denials(estate)
-        self._all_of(guard, doors, lambda one: one.undo())
-        self.seals.note_denied(seal, ())
 
     def _all_of(self, guard: Guard, doors: list[Denial], act: Callable[[Denial], str]) -> None:
         """Raises CloudError, naming them, if some could not be opened: the tenant then stays sealed."""

@@ -33,7 +33,7 @@ class Ways:
     def estate(self) -> Estate:
         layout = Layout.model_validate(self.tenant.layout())
         session = boto3.Session(region_name=REGION)
-        return Estate(layout, self.tenant.cloud.account, session, lambda: {})
+        return Estate(layout, self.tenant.cloud.account, session, dict)
 
     def answers(self) -> dict[tuple[str, str, str], probes.Answer]:
         """What each path answers now."""
@@ -147,7 +147,7 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
     assert {one["storage"]: one["objects_read"] > 0 for one in restored["checked"]}["s1"] is True
     assert restored["next"] == f"keyshift resume {tenant.name}"
     open_again = look.answers()
-    assert {way: open_again[way].said for way in before} == {way: "200" for way in before}
+    assert {way: open_again[way].said for way in before} == dict.fromkeys(before, "200")
 
     # An engine in the middle of an update that rewrites the very policies.
     runner = cloud.start("keyshift", "resume", tenant.name, "--json")

@@ -12,7 +12,6 @@ from components.aws.key import ELASTIC_ORG_PATH, customer_key_policy, vendor_key
 from components.aws.storage import bucket_policy
 from components.index import READER, WRITER, records_filter
 
-
 ACCOUNT, REGION = "111122223333", "eu-west-1"
 RUNNER = f"arn:aws:iam::{ACCOUNT}:role/keyshift-acme-runner"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/k1"
