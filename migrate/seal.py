@@ -27,7 +27,7 @@ from elastic_transport import TransportError
 from elasticsearch import ApiError
 
 from components import naming
-from migrate import aws, denials, durable, probes
+from migrate import aws, denials, durable, failures, probes
 from migrate.denials import Denial, Done, Estate
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.guard import Guard
@@ -110,15 +110,16 @@ class Sealer:
         estate = self._estate_of_a_sealed()
         found, urls = self._made_before(estate)
         done = self._deny(estate, seal)
-        ended, elsewhere = self.stack.interrupt(ENGINE_SECONDS)
+        ended, elsewhere = self._end_engines()
         if ended or elsewhere:  # what an engine was about to write may have opened something again
             done = self._deny(estate, self.seals.newest(self.tenant) or seal)
+        found = probes.samples(estate) | found
         seen = probes.until_refused(probes.paths(estate, found, urls), began, limit, self.report)
         still_open = [f"{one.id}: {one.because}" for one in done if one.failed]
         still_open += [
             f"{one.name} of {one.unit} as {one.role}: answered {one.said}" for one in seen if one.after is None
         ]
-        still_open += [f"{one}; end it there, then seal again" for one in elsewhere]
+        still_open += elsewhere
         slowest = max((one.after for one in seen if one.after is not None), default=None)
         self.log.append({"event": "seal-probed", "slowest": slowest, "still_open": still_open})
         return {
@@ -157,6 +158,17 @@ class Sealer:
         done = [Done(one.id, one.what, denials.BEFORE) if one.failed and one.id in seal.denied else one for one in done]
         self.seals.note_denied(seal, {one.id for one in done if not one.failed} | seal.denied)
         return done
+
+    def _end_engines(self) -> tuple[list[str], list[str]]:
+        """(the engines that were ended, those that may still write): a seal goes on without any engine too."""
+        try:
+            ended, elsewhere = self.stack.interrupt(ENGINE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the paths have to be tried, whatever this is
+            said = failures.explained(error).message
+            return [], [
+                f"an engine may be at work on {naming.tenant_stack(self.tenant)}, which could not be seen: {said}"
+            ]
+        return ended, [f"{one}; end it there, then seal again" for one in elsewhere]
 
     # restoring --------------------------------------------------------------------------------
 

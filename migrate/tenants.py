@@ -198,6 +198,7 @@ def has_empty_key(project: Project, name: str) -> bool:
 
 def key_request(project: Project, name: str, into: Path) -> Data:
     """Gets the wrapping key of the tenant's empty key and puts its public half into a folder."""
+    records(project).refuse_sealed(name)
     tenant = records(project).tenant(name)
     key = _pending_key(tenant.layout)
     if key is None:

@@ -114,22 +114,46 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
     }  # fmt: skip
     assert {answer.said for answer in before.values()} == {"200"}, "a path that was never open proves nothing"
 
-    # A runner in the middle of the copy that does not even run when it is overtaken.
-    runner = cloud.start("keyshift", "enable", tenant.name, "--json")
+    _seal_a_runner_that_sleeps_in_the_copy(tenant, look, key.arn)
+    _everything_else_is_refused(tenant, look)
+    restored = tenant.keyshift("restore", "--reason", "found again", "--json").json()
+    assert {one["storage"]: one["objects_read"] > 0 for one in restored["checked"]}["s1"] is True
+    assert restored["next"] == f"keyshift resume {tenant.name}"
+    open_again = look.answers()
+    assert {way: open_again[way].said for way in before} == dict.fromkeys(before, "200")
+
+    _seal_an_engine_at_work(tenant)
+    tenant.keyshift("restore")
+    tenant.keyshift("resume", seconds=END_SECONDS)
+    moved.assert_moved(tenant, home, key)
+
+    # A quiet tenant: closed and opened again it is exactly what it was.
+    assert {one["unit"] for one in seal(tenant)["paths"]} == {"s2", "e2", "p2"}
+    tenant.keyshift("restore")
+    tenant.pulumi("preview", "--expect-no-changes")
+    assert {answer.said for answer in look.answers().values()} == {"200"}
+    _assert_logged(tenant)
+    tenant.shut_down()
+
+
+def _seal_a_runner_that_sleeps_in_the_copy(tenant: Tenant, look: Ways, key_arn: str) -> None:
+    """It does not even run when it is overtaken, and must do no harm when it wakes up."""
+    runner = tenant.cloud.start("keyshift", "enable", tenant.name, "--json")
     until_step(tenant, "build/2-copy")
     runner.send_signal(signal.SIGSTOP)
     sealed = seal(tenant)
     assert {one["id"] for one in sealed["denials"]} == {
         "bucket s2", "role archive", "role pipeline", "search e1", "search e2", "pipeline p1", "pipeline p2", "key k1",
     }  # fmt: skip
-    assert look.still_open() == {}
-    assert cloud.client("kms").describe_key(KeyId=key.arn)["KeyMetadata"]["KeyState"] == "Disabled"
+    assert tenant.cloud.client("kms").describe_key(KeyId=key_arn)["KeyMetadata"]["KeyState"] == "Disabled"
     runner.send_signal(signal.SIGCONT)
     assert_stopped_by_the_seal(runner)
     assert look.still_open() == {}, "the runner that woke up has opened something"
 
-    # Nothing goes on while it is sealed, by whatever command, and everybody is told why.
-    sealed_row = row(tenant)
+
+def _everything_else_is_refused(tenant: Tenant, look: Ways) -> None:
+    """Nothing goes on while it is sealed, by whatever command, and everybody is told why."""
+    cloud, sealed_row = tenant.cloud, row(tenant)
     for words in (("resume",), ("enable",), ("key", "upload", str(cloud.folder / "x"), "--sha256", "0" * 64)):
         assert_refused_as_sealed(tenant.keyshift(*words, "--json", check=False))
     assert row(tenant) == sealed_row, "a refusal changes nothing"
@@ -140,42 +164,25 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
     tenant.keyshift("stack", "render")
     cloud.up(tenant.stack)  # what is allowed is the layout with closed access
     assert look.still_open() == {}
-    again = seal(tenant)
-    assert {one["came_to"] for one in again["denials"]} == {denials.BEFORE}, "what is closed is left as it is"
+    assert {one["came_to"] for one in seal(tenant)["denials"]} == {denials.BEFORE}, "what is closed is left as it is"
 
-    restored = tenant.keyshift("restore", "--reason", "found again", "--json").json()
-    assert {one["storage"]: one["objects_read"] > 0 for one in restored["checked"]}["s1"] is True
-    assert restored["next"] == f"keyshift resume {tenant.name}"
-    open_again = look.answers()
-    assert {way: open_again[way].said for way in before} == dict.fromkeys(before, "200")
 
-    # An engine in the middle of an update that rewrites the very policies.
-    runner = cloud.start("keyshift", "resume", tenant.name, "--json")
-    until_step(tenant, "freeze/up")
+def _seal_an_engine_at_work(tenant: Tenant) -> None:
+    """In the middle of the last update, which drops the old side; the dedicated side serves by then."""
+    runner = tenant.cloud.start("keyshift", "resume", tenant.name, "--json")
+    until_step(tenant, "drop/up")
     until(lambda: engine_is_updating(tenant), "the engine", STEP_SECONDS, every=0.005)
     sealed = seal(tenant)
-    assert_stopped_by_the_seal(runner)
+    assert sealed["engines"], "it was at work"
     assert not engine_is_updating(tenant)
-    assert look.still_open() == {}, "an update that was under way has opened something"
-    tenant.keyshift("restore")
+    assert_stopped_by_the_seal(runner)
 
-    tenant.keyshift("resume", seconds=END_SECONDS)
-    moved.assert_moved(tenant, home, key)
 
-    # A quiet tenant under its own key: closed and opened again it is exactly what it was.
-    look = ways(tenant)
-    assert {answer.said for answer in look.answers().values()} == {"200"}
-    sealed = seal(tenant)
-    assert {one["unit"] for one in sealed["paths"]} == {"s2", "e2", "p2"}
-    assert look.still_open() == {}
-    tenant.keyshift("restore")
-    assert {answer.said for answer in look.answers().values()} == {"200"}
-    moved.assert_moved(tenant, home, key)
-
+def _assert_logged(tenant: Tenant) -> None:
     events = [line["event"] for line in Log(tenant.folder).events()]
-    assert [one["event"] for one in events if one["event"] in {"sealed", "restored"}] == [
+    asked = [one for one in events if one["event"] in {"sealed", "restored"}]
+    assert [one["event"] for one in asked] == [
         "sealed", "sealed", "restored", "sealed", "restored", "sealed", "restored",
     ]  # fmt: skip
-    assert all("@" in one["by"] for one in events if one["event"] in {"sealed", "restored"})
+    assert all("@" in one["by"] for one in asked)
     assert Log(tenant.folder).verify_chain().lines == len(events)
-    tenant.shut_down()

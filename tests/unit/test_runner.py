@@ -426,14 +426,11 @@ def seal_it(records: Records) -> None:
     Seals(records._engine).put("acme", "stolen key", "me@here")
 
 
-SEALED = pytest.mark.parametrize("move", ["copy", "settle", "purge-storage", "purge-search"])
-
-
-@SEALED
+@pytest.mark.parametrize("move", ["copy", "settle", "purge-storage", "purge-search"])
 def test_a_seal_in_a_step_ends_the_operation_there_and_says_why(
-    walker: Runner, records: Records, stack: FakeStack, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch, move: str
+    walker: Runner, stack: FakeStack, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch, move: str
 ) -> None:
-    done = moves._do
+    done, records = moves._do, walker.records
 
     def then_sealed(kind: str) -> dict[str, Any]:
         found = done(kind)
@@ -450,7 +447,7 @@ def test_a_seal_in_a_step_ends_the_operation_there_and_says_why(
     assert held is not None
     assert (held.state, "keyshift restore acme" in (held.hint or "")) == ("failed", True)
     ups = stack.calls.count("up")
-    for act in (lambda: walker.resume(), lambda: walker.run(OperationKind.ENABLE, "byok")):
+    for act in (walker.resume, lambda: walker.run(OperationKind.ENABLE, "byok")):
         with pytest.raises(RefusedInput) as refused:
             act()
         assert refused.value.code == "sealed"

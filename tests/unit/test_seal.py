@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 from components.aws import closed
 from components.aws.access import AUDIENCES, Tenancy, archive_policy
 from components.aws.storage import bucket_policy
-from migrate import denials, probes, seal
+from migrate import denials, probes, seal, tenants
 from migrate.denials import Denial, Estate, carry_out, data_denials, key_denials
 from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
-from migrate.guard import Guard
+from migrate.guard import Guard, unguarded
 from migrate.log import Log
-from migrate.operations import OperationKind
+from migrate.moves import Moves
+from migrate.operations import Move, OperationKind
 from migrate.probes import Answer, until_refused
 from migrate.probes import Path as Way
 from migrate.progress import unwatched
@@ -28,6 +30,7 @@ from migrate.records import Records
 from migrate.seal import Sealer
 from migrate.seals import Seals
 from migrate.stack import Project
+from migrate.verdict import Verdict, VerdictKind, Verdicts
 from stacks.layout import Key, KeyState, Layout
 from stacks.record import connect
 
@@ -479,6 +482,18 @@ def test_what_an_engine_opened_while_it_was_being_ended_is_denied_again(world: W
     assert found["engines"] == ["interrupted engine 7"]
 
 
+def test_without_any_engine_a_seal_goes_on_and_says_what_it_could_not_see(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    def no_engine(*_: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "pulumi")
+
+    monkeypatch.setattr(seal, "Stack", no_engine)
+    found = world.sealer.seal("stolen key", limit=10)
+    assert found["paths"][0]["after"] is not None
+    assert [line for line in found["still_open"] if "could not be seen" in line]
+
+
 def test_an_engine_on_another_host_stands_among_what_is_still_open(world: World):
     world.stack.engines = ([], ["engine 7 works on tenant-acme on elsewhere"])
     (line,) = world.sealer.seal("stolen key", limit=10)["still_open"]
@@ -566,3 +581,65 @@ def test_an_unfinished_operation_brings_its_own_layout_up_after_a_restore(world:
     found = world.sealer.restore("", limit=10)
     assert found["next"] == "keyshift resume acme"
     assert world.stack.calls == ["render open"]
+
+
+# the moves ------------------------------------------------------------------------------------
+
+
+class FakeIndices:
+    def __init__(self) -> None:
+        self.held = {"records-000001"}
+        self.indices = self
+
+    def exists(self, *, index: str) -> bool:
+        return index in self.held
+
+    def delete(self, *, index: str, **_: Any) -> None:
+        self.held.remove(index)
+
+
+@dataclass
+class FakeLive:
+    """One search, and a storage that nobody may reach."""
+
+    client: FakeIndices
+    outputs: Mapping[str, Any] = field(default_factory=lambda: {"searches": {"e1": {"index": "records-000001"}}})
+
+    def search(self, _: str) -> FakeIndices:
+        return self.client
+
+
+def moves_of(client: FakeIndices, guard: Callable[[], None], folder: Path) -> Moves:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    verdicts = Verdicts(folder)
+    verdicts.store(
+        Verdict(
+            id="v", kind=VerdictKind.INDEX, tenant="acme", operation="o", subject="e1", passed=True,
+            started_at=now, finished_at=now, counts={},
+        )
+    )  # fmt: skip
+    live: Any = FakeLive(client)
+    operation: Any = None
+    return Moves(
+        live=live, operation=operation, folder=folder, verdicts=verdicts, log=Log(folder), report=unwatched, guard=guard
+    )
+
+
+def test_an_index_is_not_deleted_by_a_runner_that_may_no_longer_act(tmp_path: Path):
+    def stopped() -> None:
+        raise Conflict("the tenant was sealed", code="sealed")
+
+    purge_search = Move(kind="purge-search", title="", search="e1", verdict="v")
+    client = FakeIndices()
+    with pytest.raises(Conflict):
+        moves_of(client, stopped, tmp_path).do(purge_search)
+    assert client.held == {"records-000001"}
+    moves_of(client, unguarded, tmp_path).do(purge_search)
+    assert client.held == set(), "with the right to act it goes"
+
+
+def test_no_key_is_imported_into_a_sealed_tenant(project: Project, records: Records, seals: Seals):
+    seals.put("acme", "stolen key", "me@here")
+    with pytest.raises(RefusedInput) as refused:
+        tenants.key_upload(project, "acme", project.root / "wrapped.bin", "0" * 64)
+    assert refused.value.code == "sealed"
