@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from cloud import REGION, Cloud, Done, Tenant, records, until
 from migrate import denials, probes
 from migrate.denials import Estate
 from migrate.log import Log
+from migrate.stack import is_alive
 from stacks.layout import Layout
 
 STEP_SECONDS = 180
@@ -74,9 +77,11 @@ def until_step(tenant: Tenant, step: str) -> None:
     until(lambda: tenant.step() == step, lambda: f"{step}; it is in {tenant.step()}", STEP_SECONDS, every=0.005)
 
 
-def engine_is_updating(tenant: Tenant) -> bool:
+def engine_of(tenant: Tenant) -> int | None:
+    """The process that holds the lock of the tenant's stack."""
     locks = tenant.cloud.home / "pulumi" / ".pulumi" / "locks" / "organization" / "keyshift" / tenant.stack
-    return any(locks.glob("*.json"))
+    held = [lock.read_text() for lock in locks.glob("*.json")]
+    return json.loads(held[0])["pid"] if held and held[0] else None
 
 
 def assert_stopped_by_the_seal(process: Any) -> None:
@@ -114,6 +119,9 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
     }  # fmt: skip
     assert {answer.said for answer in before.values()} == {"200"}, "a path that was never open proves nothing"
 
+    _seal_an_engine_at_work(tenant)
+    assert look.still_open() == {}, "the update that was under way has opened something"
+    tenant.keyshift("restore")
     _seal_a_runner_that_sleeps_in_the_copy(tenant, look, key.arn)
     _everything_else_is_refused(tenant, look)
     restored = tenant.keyshift("restore", "--reason", "found again", "--json").json()
@@ -122,8 +130,6 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
     open_again = look.answers()
     assert {way: open_again[way].said for way in before} == dict.fromkeys(before, "200")
 
-    _seal_an_engine_at_work(tenant)
-    tenant.keyshift("restore")
     tenant.keyshift("resume", seconds=END_SECONDS)
     moved.assert_moved(tenant, home, key)
 
@@ -138,7 +144,7 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
 
 def _seal_a_runner_that_sleeps_in_the_copy(tenant: Tenant, look: Ways, key_arn: str) -> None:
     """It does not even run when it is overtaken, and must do no harm when it wakes up."""
-    runner = tenant.cloud.start("keyshift", "enable", tenant.name, "--json")
+    runner = tenant.cloud.start("keyshift", "resume", tenant.name, "--json")
     until_step(tenant, "build/2-copy")
     runner.send_signal(signal.SIGSTOP)
     sealed = seal(tenant)
@@ -168,13 +174,18 @@ def _everything_else_is_refused(tenant: Tenant, look: Ways) -> None:
 
 
 def _seal_an_engine_at_work(tenant: Tenant) -> None:
-    """In the middle of the last update, which drops the old side; the dedicated side serves by then."""
-    runner = tenant.cloud.start("keyshift", "resume", tenant.name, "--json")
-    until_step(tenant, "drop/up")
-    until(lambda: engine_is_updating(tenant), "the engine", STEP_SECONDS, every=0.005)
-    sealed = seal(tenant)
-    assert sealed["engines"], "it was at work"
-    assert not engine_is_updating(tenant)
+    """It goes on writing after the seal is recorded, until the seal ends it."""
+    runner = tenant.cloud.start("keyshift", "enable", tenant.name, "--json")
+    until_step(tenant, "build/up")
+    engine = until(lambda: engine_of(tenant), "the engine", STEP_SECONDS, every=0.005)
+    os.kill(engine, signal.SIGSTOP)
+    sealing = tenant.cloud.start("keyshift", "seal", tenant.name, "--reason", REASON, "--json")
+    until(lambda: row(tenant)["sealed"], "the seal's record", STEP_SECONDS, every=0.005)
+    os.kill(engine, signal.SIGCONT)
+    out, err = sealing.communicate(timeout=STEP_SECONDS)
+    assert sealing.returncode == 0, f"{out}\n{err}"
+    assert str(engine) in json.loads(out)["engines"][0]
+    assert not is_alive(engine)
     assert_stopped_by_the_seal(runner)
 
 
@@ -182,7 +193,7 @@ def _assert_logged(tenant: Tenant) -> None:
     events = [line["event"] for line in Log(tenant.folder).events()]
     asked = [one for one in events if one["event"] in {"sealed", "restored"}]
     assert [one["event"] for one in asked] == [
-        "sealed", "sealed", "restored", "sealed", "restored", "sealed", "restored",
+        "sealed", "restored", "sealed", "sealed", "restored", "sealed", "restored",
     ]  # fmt: skip
     assert all("@" in one["by"] for one in asked)
     assert Log(tenant.folder).verify_chain().lines == len(events)
