@@ -11,6 +11,20 @@ INDEX_PATTERN = "records-*"
 READ_ALIAS = "records"
 SECRET_AUDIENCES = ("admin", "pipeline", "archive")
 
+# What the pipeline's and Archive's keys may do; a key has the rights of its descriptor and no more.
+WRITER = {"cluster": [], "indices": [{"names": [INDEX_PATTERN], "privileges": ["read", "write"]}]}
+READER = {"cluster": [], "indices": [{"names": [READ_ALIAS], "privileges": ["read"]}]}
+CLOSED = {"cluster": [], "indices": []}
+"""A descriptor without any right. No descriptor at all would give a key the rights of who made it."""
+API_KEYS: Mapping[str, Mapping[str, Any]] = {"pipeline": WRITER, "archive": READER}
+READER_ROLE = "keyshift-records-reader"
+
+
+def api_key(audience: str) -> str:
+    """The name of an audience's API key."""
+    return f"keyshift-{audience}"
+
+
 RECORDS_MAPPING: Mapping[str, Any] = {
     "dynamic": False,
     "properties": {

@@ -18,22 +18,21 @@ import pulumi_elasticstack as elasticstack
 
 from components import naming
 from components.index import (
+    API_KEYS,
     INDEX,
     INDEX_PATTERN,
     READ_ALIAS,
+    READER_ROLE,
     RECORDS_MAPPING,
     RECORDS_SETTINGS,
     SECRET_AUDIENCES,
+    api_key,
     records_filter,
 )
 from components.retention import Retention
 
 STACK_VERSION = "8.19.0"
 TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
-
-# What the pipeline's and Archive's keys may do; a key has the rights of its descriptor and no more.
-WRITER = {"cluster": [], "indices": [{"names": [INDEX_PATTERN], "privileges": ["read", "write"]}]}
-READER = {"cluster": [], "indices": [{"names": [READ_ALIAS], "privileges": ["read"]}]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +131,7 @@ class SearchDeployment(pulumi.ComponentResource):
         # For people of the support desk, who sign in by single sign-on and see what Archive sees.
         elasticstack.SecurityRole(
             f"{args.id}-reader-role",
-            name="keyshift-records-reader",
+            name=READER_ROLE,
             indices=[elasticstack.SecurityRoleIndexArgs(names=[READ_ALIAS], privileges=["read"])],
             elasticsearch_connection=self._connection,
             opts=inside,
@@ -140,12 +139,12 @@ class SearchDeployment(pulumi.ComponentResource):
         writer, reader = (
             elasticstack.SecurityApiKey(
                 f"{args.id}-{audience}-api-key",
-                name=f"keyshift-{audience}",
+                name=api_key(audience),
                 role_descriptors=json.dumps({audience: descriptor}, sort_keys=True),
                 elasticsearch_connection=self._connection,
                 opts=inside,
             )
-            for audience, descriptor in (("pipeline", WRITER), ("archive", READER))
+            for audience, descriptor in API_KEYS.items()
         )
         return writer, reader
 

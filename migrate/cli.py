@@ -57,6 +57,9 @@ WaitSeconds = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 PATIENCE_SECONDS = 600.0
+REFUSED_WITHIN_SECONDS = 300.0
+BACK_WITHIN_SECONDS = 1800.0
+"""Elastic says that a deployment whose key came back may need up to 30 minutes."""
 
 # Not on a terminal nothing is cut or folded: a script may read it.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
@@ -210,6 +213,36 @@ def resume(name: TenantName, wait: WaitSeconds = PATIENCE_SECONDS, as_json: AsJs
     with _interruptible(name):
         operation = _runner(name, wait=wait, as_json=as_json).resume()
     _print(tenants.report(Project.find(), operation), as_json, show.report)
+
+
+@app.command()
+def seal(
+    name: TenantName,
+    reason: Annotated[str, typer.Option(help="Why; everybody who finds the tenant closed reads it.")],
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to go on trying paths that are not refused yet.")
+    ] = REFUSED_WITHIN_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Close a tenant at once, whatever runs: emergency lock (vendor)."""
+    found = tenants.seal(Project.find(), name, reason, wait, _reporter(name, as_json=as_json))
+    _print(found, as_json, show.seal)
+    if found["still_open"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def restore(
+    name: TenantName,
+    reason: Annotated[str, typer.Option(help="Why it may be opened again; goes into the log.")] = "",
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait for keys and searches to come back.")
+    ] = BACK_WITHIN_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Open a sealed tenant again, once its data was read (vendor)."""
+    found = tenants.restore(Project.find(), name, reason, wait, _reporter(name, as_json=as_json))
+    _print(found, as_json, show.restored)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
 from migrate.freeze import Freeze, Pipe
+from migrate.guard import Check, unguarded
 from migrate.index import aliases
 from migrate.index.fill import fill
 from migrate.index.residue import prove_index_gone, purge_index
@@ -56,7 +57,10 @@ class KeyLost(Waiting):
 
 @dataclass(frozen=True, kw_only=True)
 class Moves:
-    """The moves of one operation on one tenant. `folder` is the tenant's state folder."""
+    """The moves of one operation on one tenant. `folder` is the tenant's state folder.
+
+    `guard` is asked before each call that cannot be taken back whether this runner may still act.
+    """
 
     live: Live
     operation: Operation
@@ -64,6 +68,7 @@ class Moves:
     verdicts: Verdicts
     log: Log
     report: Report
+    guard: Check = unguarded
 
     def wait(self, wait: Wait) -> Found:
         """Returns when the wait is over, raises Waiting while it is not."""
@@ -373,7 +378,7 @@ class Moves:
             )
         with self._manifest(move) as manifest:
             side = self.live.storage(_named(move.storage))
-            purged = purge(Purge(side, Where.SOURCE, manifest, verdict), self.report)
+            purged = purge(Purge(side, Where.SOURCE, manifest, verdict, self.guard), self.report)
         return asdict(purged)
 
     def _purge_search(self, move: Move) -> Found:
@@ -383,6 +388,7 @@ class Moves:
         if verdict is None or not verdict.passed:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
+        self.guard()
         gone = purge_index(client, index)
         snapshots = prove_index_gone(client, index)
         return {"search": search, "index": index, "snapshots_deleted": gone, "snapshots": snapshots.fact}

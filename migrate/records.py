@@ -19,6 +19,7 @@ import sqlalchemy as sql
 
 from migrate.errors import Conflict, RefusedInput
 from migrate.operations import OperationKind, Request
+from migrate.seals import newest
 from migrate.stack import is_alive
 from stacks import record
 from stacks.layout import Layout
@@ -135,14 +136,15 @@ class Records:
     # the lease -------------------------------------------------------------------------------
 
     @contextmanager
-    def lease(self, tenant: str) -> Iterator[int]:
+    def lease(self, tenant: str, *, of_a_sealed: bool = False) -> Iterator[int]:
         """The right to act on a tenant; yields its fence, a number that only grows.
 
         A lease whose holder is a dead process of this host is taken over at once, any other one when
-        it has run out. Raises RefusedInput while another holder's lease lives.
+        it has run out. Raises RefusedInput while another holder's lease lives, or while the tenant is
+        sealed: then only a restore may act (`of_a_sealed`).
         """
         owner = f"{socket.gethostname()}:{os.getpid()}"
-        fence = self._take(tenant, owner)
+        fence = self._take(tenant, owner, of_a_sealed=of_a_sealed)
         try:
             yield fence
         finally:
@@ -167,7 +169,31 @@ class Records:
                 .values(lease_until=_text(datetime.now(UTC) + LEASE))
             )
 
-    def _take(self, tenant: str, owner: str) -> int:
+    def refuse_sealed(self, tenant: str) -> None:
+        """Raises RefusedInput (code `sealed`) while the tenant is sealed."""
+        if self.tenant(tenant).sealed:
+            raise RefusedInput(
+                f"tenant {tenant} is {self._seal(tenant)}; nothing was changed",
+                hint=f"once it may be opened again: keyshift restore {tenant}",
+                code="sealed",
+            )
+
+    def lost(self, tenant: str, fence: int) -> Conflict | None:
+        """Why who acts under `fence` may not go on; None while the lease is theirs. Reads only."""
+        with self._engine.connect() as connection:
+            try:
+                self._held(connection, tenant, fence)
+            except Conflict as lost:
+                return lost
+        return None
+
+    def _seal(self, tenant: str) -> str:
+        with self._engine.connect() as connection:
+            return str(newest(connection, tenant) or "sealed")
+
+    def _take(self, tenant: str, owner: str, *, of_a_sealed: bool) -> int:
+        if not of_a_sealed:
+            self.refuse_sealed(tenant)
         held = self.tenant(tenant)
         holder = _holder(held)
         if holder is not None:
@@ -194,6 +220,12 @@ class Records:
     @staticmethod
     def _held(connection: sql.Connection, tenant: str, fence: int) -> sql.RowMapping:
         row = connection.execute(sql.select(TENANTS).where(TENANTS.c.name == tenant)).mappings().one()
+        if row["lease_fence"] != fence and row["sealed"]:
+            raise Conflict(
+                f"tenant {tenant} is {newest(connection, tenant) or 'sealed'}; this runner stops and changes nothing more",
+                hint=f"once it may be opened again: keyshift restore {tenant}, then keyshift resume {tenant}",
+                code="sealed",
+            )
         if row["lease_fence"] != fence:
             raise Conflict(
                 f"the lease on tenant {tenant} went to {row['lease_owner'] or 'nobody'} (fence {row['lease_fence']}, "

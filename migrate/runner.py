@@ -27,6 +27,7 @@ from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.events import Scribe, Tell, step_names
 from migrate.freeze import goes_on_at
+from migrate.guard import Guard
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
@@ -41,6 +42,8 @@ from stacks.record import TenantRecord, connect
 
 RENEW_SECONDS = 15
 POLL_SECONDS = 2.0
+GUARD_SECONDS = 1.0
+"""How often a long step asks whether it may go on: one that copies for hours stops at a seal too."""
 AFTERMATH_SECONDS = 60.0
 """How long after a key is back what hangs on it (a locked search) may still refuse."""
 
@@ -138,6 +141,7 @@ class Runner:
 
     @contextmanager
     def _acting(self) -> Iterator[None]:
+        self.records.refuse_sealed(self.tenant)  # before the lock, which a runner that the seal stops may still hold
         with durable.single_runner(self.folder, self.tenant), self.records.lease(self.tenant) as fence:
             self._fence = fence
             stop = threading.Event()
@@ -211,6 +215,8 @@ class Runner:
 
     def _act(self, operation_id: str, step: str) -> Outcome:
         """One step. An error that an operator can do something about is an outcome, not an exception."""
+        if (sealed := self._sealed()) is not None:
+            return sealed
         self.records.renew(self.tenant, self._fence)
         began = time.monotonic()
         self._begin_step(operation_id, step)
@@ -225,6 +231,8 @@ class Runner:
                 waits_for=waiting.waits_for,
             )
         except Exception as error:
+            if (sealed := self._sealed()) is not None:
+                return sealed  # whatever the error is, it comes from what the seal denies
             failed = failures.understood(error)
             if failed is None:
                 raise
@@ -248,6 +256,17 @@ class Runner:
         self.records.note(operation_id, step=step, progress=self._began)
         self._scribe.step(step)
 
+    @property
+    def _guard(self) -> Guard:
+        return Guard(self.records, self.tenant, self._fence)
+
+    def _sealed(self) -> Outcome | None:
+        """What a step comes to whose tenant was sealed meanwhile; None if it was not."""
+        stopped = self._guard.stopped()
+        if stopped is None or stopped.code != "sealed":
+            return None
+        return Outcome(state="failed", message=stopped.message, hint=stopped.hint, code=stopped.code)
+
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
         """Does a step; while it fails because a key in use is lost, waits for the key and does it again."""
         until = time.monotonic() + self._patience
@@ -270,12 +289,14 @@ class Runner:
                 time.sleep(POLL_SECONDS)
 
     def _wait_for_key(self, operation_id: str, step: str, lost: KeyLost, until: float) -> None:
-        """Returns once no key in use is lost; raises KeyLost when the patience is over."""
+        """Returns once no key in use is lost; raises KeyLost when the patience is over, Conflict if it was sealed."""
+        self._guard.check()
         self.log.append({"event": "waiting", "operation": operation_id, "step": step, "because": lost.message})
         self.records.note(operation_id, state="waiting", message=lost.message, hint=lost.hint)
         moves = self._moves(operation_id, step)
         still: KeyLost | None = lost
         while still is not None:
+            self._guard.check()
             if time.monotonic() > until:
                 raise still
             moves.report(Progress(move="wait", waiting=still.message))
@@ -302,6 +323,7 @@ class Runner:
             verdicts=self.verdicts,
             log=self.log,
             report=self._reporter(operation_id, step),
+            guard=self._guard.check,
         )
 
     def _phase(self, operation_id: str, name: str) -> Phase:
@@ -326,6 +348,7 @@ class Runner:
             report(Progress(move="preview"))
             steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
             judge(steps, phase.layout)
+            self._guard.check()
             report(Progress(move="up"))
             self.stack.up(fence=self._fence, plan_file=plan_file)
         if self.stack.outputs().get("generation") != generation:
@@ -355,7 +378,13 @@ class Runner:
                 )
 
     def _reporter(self, operation_id: str, step: str) -> Callable[[Progress], None]:
+        asked = time.monotonic()
+
         def report(progress: Progress) -> None:
+            nonlocal asked
+            if time.monotonic() - asked > GUARD_SECONDS:
+                asked = time.monotonic()
+                self._guard.check()
             pace = self._speed(progress)
             kept = {**self._began, "reported_at": datetime.now(UTC).isoformat(), **asdict(progress), **asdict(pace)}
             self.records.note(operation_id, progress=kept)

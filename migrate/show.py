@@ -191,7 +191,7 @@ def tenants(rows: list[Data]) -> RenderableType:
             row["mode"],
             serves.get("storage", "-"),
             serves.get("search", "-"),
-            row["gate"]["jobs"],
+            _sealed(row) or row["gate"]["jobs"],
             row["operation"] or "-",
         )
     return table
@@ -220,6 +220,7 @@ def tenant(data: Data) -> RenderableType:
                 "gate",
                 f"jobs {gate['jobs']}, access {gate['access']}" + (f": {gate['reason']}" if gate["reason"] else ""),
             ),
+            *([("sealed", _sealed(data))] if data.get("sealed") else []),
             ("searches see", f"what was archived before {gate['search_cutoff']}" if gate["search_cutoff"] else "all"),
             ("next", data.get("next")),
         ]
@@ -304,6 +305,7 @@ def status(data: Data, now: datetime | None = None) -> RenderableType:
     jobs = f"{data['jobs']} since {_instant(since)} ({_age(since, now)})" if since else data["jobs"]
     head = [
         ("tenant", f"{data['tenant']}, mode {data['mode']}, generation {data['generation']}"),
+        *([("sealed", _sealed(data))] if data.get("sealed") else []),
         ("jobs", f"{jobs}: {data['reason']}" if data["reason"] else jobs),
         ("searches", data["searches"]),
     ]
@@ -366,6 +368,47 @@ def _age(text: str, now: datetime) -> str:
 
 def _for(since: str | None, now: datetime) -> str:
     return f" ({_age(since, now)})" if since else ""
+
+
+def _sealed(data: Data) -> str | None:
+    seal = data.get("sealed")
+    return seal and f"SEALED since {seal['at'][:19]} UTC by {seal['by']}: {seal['reason']}"
+
+
+def seal(data: Data) -> RenderableType:
+    """What was denied, and how long each path took to be refused."""
+    doors = _table("denied", "what", "result", "because")
+    for one in data["denials"]:
+        doors.add_row(one["id"], one["what"], one["came_to"], one["because"] or "-")
+    ways = _table("path", "as", "to", "refused after", "answer", "documented bound")
+    for one in data["paths"]:
+        after = "STILL OPEN" if one["after"] is None else f"{one['after']:.1f} s"
+        ways.add_row(one["name"], one["role"], one["unit"], after, one["said"], one["bound"])
+    head = f"tenant {data['tenant']} is sealed since {data['at'][:19]} UTC by {data['by']}: {data['reason']}"
+    ended = [f"{one}: it was at work on the tenant's stack" for one in data["engines"]]
+    still_open = ["", "STILL OPEN; run the same command again:", *(f"  {one}" for one in data["still_open"])]
+    return Group(
+        Text("\n".join([head, *ended])),
+        "",
+        doors,
+        "",
+        ways,
+        "",
+        MEASURED,
+        *(Text(one) for one in (still_open if data["still_open"] else ["every path is refused"])),
+        Text(f"to open it again: keyshift restore {data['tenant']}"),
+    )
+
+
+MEASURED = "a time measured once shows that the procedure works; how long it may take is the documented bound"
+
+
+def restored(data: Data) -> RenderableType:
+    read = ", ".join(f"{one['objects_read']} of {one['storage']}" for one in data["checked"])
+    ways = ", ".join(f"{one['name']} of {one['unit']}" for one in data["paths"])
+    rows = [("tenant", f"{data['tenant']}, open again"), ("was sealed for", data["was_sealed_for"])]
+    rows += [("objects read", read)] if read else []
+    return _pairs([*rows, ("as Archive", ways or "serves nothing yet"), ("next", data["next"])])
 
 
 def is_only_progress(before: Data, now: Data) -> bool:

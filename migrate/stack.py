@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,24 @@ class Stack:
             done.append(f"cleared {len(pending)} pending creates")
         return done
 
+    def interrupt(self, seconds: float) -> tuple[list[str], list[str]]:
+        """Ends the engines that work on the stack now: (which it ended and how, which run on another host).
+
+        One interrupt lets an engine finish the call that it is in and unlock. One that is still there
+        after `seconds` is killed; `recover` puts in order what that leaves.
+        """
+        ended, elsewhere = list[str](), list[str]()
+        for lock in self._locks():
+            try:
+                held = json.loads(lock.read_text())
+            except FileNotFoundError:
+                continue
+            if held.get("hostname", socket.gethostname()) != socket.gethostname():
+                elsewhere.append(f"engine {held['pid']} works on {self.name} on {held['hostname']}")
+            elif is_alive(int(held["pid"])):
+                ended.append(_interrupt(int(held["pid"]), seconds))
+        return ended, elsewhere
+
     def _locks(self) -> list[Path]:
         backend = urlparse(self._environment["PULUMI_BACKEND_URL"])
         if backend.scheme != "file":
@@ -402,6 +421,18 @@ def _errors_in_lines(text: str) -> list[str]:
         elif stripped.startswith("error:") and "Program failed with an unhandled exception" not in stripped:
             found.append(stripped.removeprefix("error:").strip())
     return found
+
+
+def _interrupt(pid: int, seconds: float) -> str:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGINT)
+        deadline = time.monotonic() + seconds
+        while is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
+            return f"killed engine {pid}, which went on for {seconds:.0f} s after it was interrupted"
+    return f"interrupted engine {pid}"
 
 
 def write_atomically(path: Path, text: str) -> None:

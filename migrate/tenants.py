@@ -22,6 +22,7 @@ from migrate.log import Log
 from migrate.plan import plan
 from migrate.progress import Report
 from migrate.records import Operation, Records
+from migrate.seals import Seals
 from migrate.stack import Project, Stack, brought_up
 from migrate.verdict import Verdict, Verdicts
 from stacks import config
@@ -86,6 +87,7 @@ def describe(project: Project, name: str) -> Data:
     return {
         "generation": tenant.generation,
         "layout": tenant.layout.model_dump(mode="json"),
+        "sealed": _seal(project, name),
         "next": _next_command(project, tenant, held.unfinished(name)),
     }
 
@@ -96,6 +98,7 @@ def describe_all(project: Project) -> list[Data]:
     for tenant in held.tenants():
         layout, operation = tenant.layout.model_dump(mode="json"), held.unfinished(tenant.name)
         row = {name: layout[name] for name in ("tenant", "customer", "mode", "serves", "gate")}
+        row["sealed"] = _seal(project, tenant.name)
         rows.append({**row, "operation": operation and f"{operation.id}: {operation.state}"})
     return rows
 
@@ -112,6 +115,7 @@ def status(project: Project, name: str) -> Data:
         "tenant": name,
         "mode": str(tenant.layout.mode),
         "generation": tenant.generation,
+        "sealed": _seal(project, name),
         "jobs": gate.jobs,
         "jobs_since": _jobs_since(gate.jobs, operations),
         "reason": gate.reason,
@@ -190,7 +194,15 @@ def report(_: Project, operation: Operation) -> Data:
     }
 
 
+def _seal(project: Project, name: str) -> Data | None:
+    """The seal in force: why, since when, by whom."""
+    seal = Seals(connect(project.home)).in_force(name)
+    return seal and {"reason": seal.reason, "at": seal.at.isoformat(), "by": seal.by}
+
+
 def _next_command(project: Project, tenant: TenantRecord, unfinished: Operation | None) -> str | None:
+    if tenant.sealed:
+        return f"keyshift restore {tenant.name}, once it may be opened again"
     if unfinished is not None:
         return unfinished.hint or f"keyshift resume {tenant.name}"
     pending = _pending_key(tenant.layout)
@@ -205,6 +217,23 @@ def _after_upload(tenant: TenantRecord, unfinished: Operation | None) -> str:
     return f"keyshift {'resume' if tenant.layout.serves is None or unfinished else 'enable'} {tenant.name}"
 
 
+# seal -------------------------------------------------------------------------------------------
+
+
+def seal(project: Project, name: str, reason: str, limit: float, report: Report) -> Data:
+    """Closes a tenant to all but the runner, and tries every path until it is refused."""
+    from migrate.seal import Sealer  # noqa: PLC0415 - a second of imports that only operations need
+
+    return Sealer(project, name, report).seal(reason, limit=limit)
+
+
+def restore(project: Project, name: str, reason: str, limit: float, report: Report) -> Data:
+    """Opens a sealed tenant again, once the runner has read what lies in it."""
+    from migrate.seal import Sealer  # noqa: PLC0415 - as above
+
+    return Sealer(project, name, report).restore(reason, limit=limit)
+
+
 # keys -------------------------------------------------------------------------------------------
 
 
@@ -217,6 +246,7 @@ def has_empty_key(project: Project, name: str) -> bool:
 
 def key_request(project: Project, name: str, into: Path) -> Data:
     """Gets the wrapping key of the tenant's empty key and puts its public half into a folder."""
+    records(project).refuse_sealed(name)
     tenant = records(project).tenant(name)
     key = _pending_key(tenant.layout)
     if key is None:
@@ -265,6 +295,7 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
         raise RefusedInput(
             f"tenant {name} has no key to import into", hint=f"keyshift key request {name}", code="no-empty-key"
         )
+    records(project).refuse_sealed(name)
     wrapped = _read(file)
     live = Live.find(project, name)
     key = _pending_key(tenant.layout) or tenant.layout.keys[-1].id

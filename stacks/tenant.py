@@ -121,11 +121,16 @@ def _imported_key(ground: Ground, key: Key) -> ImportedKey:
             tenant=layout.tenant,
             account=ground.account,
             region=layout.region,
-            enabled=ENABLED[key.state],
+            enabled=_is_enabled(layout, key),
             # A key outlives what lies under it; nothing in a layout releases one.
             retention=ground.retention(release=None),
         ),
     )
+
+
+def _is_enabled(layout: Layout, key: Key) -> bool | None:
+    """A key that holds material is disabled while access is closed: what lies under it cannot be read at all."""
+    return ENABLED[key.state] and layout.gate.access == "open"
 
 
 def _site(ground: Ground, storage: Storage, key_arns: Mapping[str, pulumi.Input[str]]) -> Site:
@@ -230,12 +235,18 @@ def _pipeline(ground: Ground, unit: PipelineUnit, site: Site, roles: TenantRoles
             index=INDEX,
             search_secret=naming.secret(layout.tenant, unit.search, "pipeline"),
             role_arn=roles.pipeline_arn,
-            state=str(unit.state),
+            state=str(_state(layout, unit)),
             # A layout releases no pipeline beforehand: what stands in its queues is made again from the bucket.
             retention=Retention(protect=False, hooks=ground.hooks),
             works_after=(roles.pipeline_policy, search),
         ),
     )
+
+
+def _state(layout: Layout, unit: PipelineUnit) -> PipelineState:
+    """While access is closed events wait: a worker that is refused would make dead letters of them."""
+    is_closed = layout.gate.access == "closed" and unit.state is PipelineState.RUNNING
+    return PipelineState.PAUSED if is_closed else unit.state
 
 
 def _key_arn(ground: Ground, key: str | None, key_arns: Mapping[str, pulumi.Input[str]]) -> pulumi.Input[str]:

@@ -12,8 +12,9 @@ import pulumi_aws as aws
 
 from components import naming
 from components.audiences import ARCHIVE, PIPELINE, RUNNER
+from components.aws import closed
+from components.aws.closed import WRITES
 from components.aws.key import PROBE, USE_THROUGH_S3
-from components.aws.storage import WRITES
 
 # Versions too: the revisions of a record that is archived again go on counting over its deletion.
 LIST_OBJECTS = ("s3:ListBucket", "s3:ListBucketVersions")
@@ -220,7 +221,7 @@ class TenantRoles(pulumi.ComponentResource):
         )
         inline = aws.iam.RolePolicy(
             f"{audience}-role-policy",
-            name="keyshift",
+            name=closed.ROLE_POLICY,
             role=role.name,
             policy=pulumi.Output.json_dumps(policy, sort_keys=True),
             opts=pulumi.ResourceOptions(parent=self),
@@ -256,7 +257,7 @@ def _secrets(tenancy: Tenancy, audience: str, searches: Sequence[str]) -> dict[s
 
 
 def _closed(tenancy: Tenancy) -> list[dict[str, Any]]:
-    return [] if tenancy.is_access_open else [_deny("AccessIsClosed", ["*"])]
+    return [] if tenancy.is_access_open else [closed.role_statement()]
 
 
 def _secret_arn(tenancy: Tenancy, name: str) -> str:

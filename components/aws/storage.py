@@ -11,23 +11,11 @@ import pulumi
 import pulumi_aws as aws
 
 from components import naming
+from components.aws import closed
+from components.aws.closed import WRITES
 from components.retention import Retention
 
 ABORT_UPLOADS_AFTER_DAYS = 7
-
-# Everything that adds, changes or removes an object, a version or a tag. Aborting an upload is not
-# among them: it removes nothing that can be read, and a freeze needs it.
-WRITES = (
-    "s3:BypassGovernanceRetention",
-    "s3:DeleteObject*",
-    "s3:PutObject*",
-    "s3:ReplicateDelete",
-    "s3:ReplicateObject",
-    "s3:ReplicateTags",
-    "s3:RestoreObject",
-    "s3:UpdateObjectEncryption",
-)
-READS = ("s3:GetObject*", "s3:ListBucket*", "s3:ListMultipartUploadParts")
 
 
 def bucket_policy(
@@ -56,7 +44,7 @@ def bucket_policy(
     if not writable:
         statements.append(_deny("Frozen", list(WRITES), [objects], but_the_runner))
     if not readable:
-        statements.append(_deny("Sealed", list(READS), [bucket_arn, objects], but_the_runner))
+        statements.append(closed.bucket_statement(bucket, runner_role))
     return {"Version": "2012-10-17", "Statement": statements}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from migrate.copy.manifest import Manifest, State, Where
 from migrate.copy.s3 import Side, called, delete_version, fits_xml, list_uploads, list_versions
 from migrate.errors import CloudError, Conflict, VerificationFailed
+from migrate.guard import Check, unguarded
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
 from migrate.verdict import Verdict, VerdictKind
@@ -26,13 +27,15 @@ ALLOWS = {Where.SOURCE: VerdictKind.STORAGE, Where.TARGET: VerdictKind.UNTOUCHED
 class Purge:
     """What to empty (`side`), which of the manifest's two storages it is, and what allows it.
 
-    `verdict` comes from `Verdicts.load`, which has checked its signature.
+    `verdict` comes from `Verdicts.load`, which has checked its signature. `guard` is asked before each
+    batch is deleted whether this runner may still act.
     """
 
     side: Side
     where: Where
     manifest: Manifest
     verdict: Verdict
+    guard: Check = unguarded
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def purge(job: Purge, report: Report) -> Purged:
     _refuse_unknown(job, report)
     meter = Meter(report, Progress(move="purge", objects_total=job.manifest.totals().versions))
     deleted = size = 0
-    for batch in in_threads(_batches(job), lambda batch: _delete(job.side, batch), threads=THREADS, name="purge"):
+    for batch in in_threads(_batches(job), lambda batch: _delete(job, batch), threads=THREADS, name="purge"):
         job.manifest.purged(job.where, [(entry.key, entry.version_id) for entry in batch])
         deleted += len(batch)
         size += sum(entry.size for entry in batch)
@@ -165,14 +168,16 @@ def _doomed(job: Purge) -> Iterator[_Doomed]:
             yield _Doomed(row.key, version_id, row.size)
 
 
-def _delete(side: Side, batch: list[_Doomed]) -> list[_Doomed]:
+def _delete(job: Purge, batch: list[_Doomed]) -> list[_Doomed]:
     """One call for all whose keys XML can carry; the others, which a document can only misname, one by one."""
     together = [entry for entry in batch if fits_xml(entry.key)]
     if together:
-        _delete_together(side, together)
+        job.guard()
+        _delete_together(job.side, together)
     for entry in batch:
         if not fits_xml(entry.key):
-            delete_version(side, entry.key, entry.version_id)
+            job.guard()
+            delete_version(job.side, entry.key, entry.version_id)
     return batch
 
 

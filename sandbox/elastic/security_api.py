@@ -31,6 +31,8 @@ def required_action(request: Request) -> str | None:
         return None
     kind = "api_key" if subject == ("api_key",) else "role"
     verb = {"GET": "get", "HEAD": "get", "DELETE": "invalidate" if kind == "api_key" else "delete"}
+    if kind == "api_key" and request.method == "PUT" and len(request.segments) > 2:
+        return f"{_PREFIX}api_key/update"
     return f"{_PREFIX}{kind}/{verb.get(request.method, 'create' if kind == 'api_key' else 'put')}"
 
 
@@ -41,6 +43,8 @@ def answer(deployment: Deployment, principal: Principal, request: Request) -> Re
             return _reply(200, _who(principal))
         case (("POST" | "PUT"), "api_key"):
             return _create_key(deployment, principal, request.json())
+        case "PUT", "api_key", id:
+            return _update_key(deployment, principal, id, request.json())
         case "GET", "api_key":
             return _get_keys(deployment, request)
         case "DELETE", "api_key":
@@ -104,6 +108,34 @@ def _create_key(deployment: Deployment, principal: Principal, body: dict[str, An
     encoded = base64.b64encode(f"{key.id}:{secret}".encode()).decode()
     expires = {} if key.expiration is None else {"expiration": key.expiration}
     return _reply(200, {"id": key.id, "name": name, **expires, "api_key": secret, "encoded": encoded})
+
+
+def _update_key(deployment: Deployment, principal: Principal, id: str, body: dict[str, Any]) -> Response:
+    """As Elasticsearch's "Update API key": by the user who made it, at once, the secret stays."""
+    if principal.api_key is not None:
+        raise BadRequestError("authentication via API key not supported: only the owner user can update an API key")
+    unknown = set(body) - {"role_descriptors", "metadata", "expiration"}
+    if unknown:
+        raise BadRequestError(f"[update_api_key_request_payload] unknown field [{min(unknown)}]")
+    key = deployment.record.api_keys.get(id)
+    if key is None:
+        reason = f"no API key owned by requesting user found for ID [{id}]"
+        cause = {"type": "resource_not_found_exception", "reason": reason}
+        return _reply(404, {"error": {"root_cause": [cause], **cause}, "status": 404})
+    if key.invalidation is not None:
+        raise BadRequestError(f"cannot update invalidated API key [{id}]")
+    if not is_live(key):
+        raise BadRequestError(f"cannot update expired API key [{id}]")
+    wanted: dict[str, Any] = {
+        name: body[name] for name in ("role_descriptors", "metadata") if body.get(name) is not None
+    }
+    if "expiration" in body:
+        wanted["expiration"] = _expiration(body["expiration"])
+    for descriptor in wanted.get("role_descriptors", {}).values():
+        _validate(descriptor)
+    changed = key.model_copy(update=wanted)
+    deployment.update(lambda record: {"api_keys": {**record.api_keys, id: changed}})
+    return _reply(200, {"updated": changed != key})
 
 
 def _expiration(written: str | None) -> int | None:

@@ -144,3 +144,30 @@ def test_a_descriptor_that_cannot_be_enforced_makes_no_key(deployment):
     with pytest.raises(BadRequestError):
         deployment.client().security.create_api_key(name="filtered", role_descriptors={"role": filtered})
     assert not deployment.client().security.get_api_key(name="filtered")["api_keys"]
+
+
+def test_a_key_that_is_updated_has_other_rights_at_once_and_the_same_secret(deployment):
+    admin = deployment.client()
+    granted = {"role": {"cluster": [], "indices": [{"names": [ALIAS], "privileges": ["read"]}]}}
+    nothing = {"role": {"cluster": [], "indices": []}}
+    made = admin.security.create_api_key(name="updated", role_descriptors=granted)
+    reader = deployment.client(api_key=made["encoded"])
+    assert reader.count(index=ALIAS)["count"] == 2
+    assert admin.security.update_api_key(id=made["id"], role_descriptors=nothing)["updated"] is True
+    with pytest.raises(AuthorizationException):
+        reader.count(index=ALIAS)
+    assert admin.security.update_api_key(id=made["id"], role_descriptors=nothing)["updated"] is False
+    assert admin.security.update_api_key(id=made["id"], role_descriptors=granted)["updated"] is True
+    assert reader.count(index=ALIAS)["count"] == 2
+
+
+def test_a_key_is_updated_only_by_its_owner_and_only_while_it_lives(deployment):
+    admin = deployment.client()
+    made = admin.security.create_api_key(name="kept", role_descriptors={"role": {"cluster": ["manage_security"]}})
+    with pytest.raises(BadRequestError):
+        deployment.client(api_key=made["encoded"]).security.update_api_key(id=made["id"], role_descriptors={})
+    with pytest.raises(NotFoundError):
+        admin.security.update_api_key(id="nobody", role_descriptors={})
+    admin.security.invalidate_api_key(ids=[made["id"]])
+    with pytest.raises(BadRequestError):
+        admin.security.update_api_key(id=made["id"], role_descriptors={})

@@ -10,10 +10,10 @@ import pytest
 from components.audiences import ARCHIVE, AUDIENCES, PIPELINE, WRITERS
 from components.audiences import RUNNER as RUNNER_AUDIENCE
 from components.aws.access import Place, Route, Tenancy, archive_policy, pipeline_policy, runner_policy
+from components.aws.closed import WRITES
 from components.aws.key import ELASTIC_ORG_PATH, customer_key_policy, vendor_key_policy
-from components.aws.storage import WRITES, bucket_policy
-from components.index import records_filter
-from components.search import READER, WRITER
+from components.aws.storage import bucket_policy
+from components.index import READER, WRITER, records_filter
 
 ACCOUNT, REGION = "111122223333", "eu-west-1"
 RUNNER = f"arn:aws:iam::{ACCOUNT}:role/keyshift-acme-runner"
@@ -239,12 +239,15 @@ def test_a_frozen_bucket_refuses_writes_of_everybody_but_the_runner():
     assert not _any(frozen["Action"], "s3:AbortMultipartUpload"), "a freeze aborts unfinished uploads"
 
 
-def test_a_sealed_bucket_refuses_reads_and_listings_but_stays_manageable():
+def test_a_sealed_bucket_refuses_reads_writes_and_listings_but_stays_manageable():
     policy = bucket_policy(bucket="b", key_arn=KEY, runner_role=RUNNER, writable=False, readable=False)
     sealed = policy["Statement"][-1]
     assert sealed["Sid"] == "DenySealed"
     for action in ("s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket", "s3:ListBucketVersions"):
         assert _any(sealed["Action"], action), action
+    for action in ("s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObjectTagging"):
+        assert _any(sealed["Action"], action), action
+    assert sealed["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": RUNNER}}
     for action in ("s3:PutBucketPolicy", "s3:GetBucketPolicy", "s3:DeleteBucketPolicy"):
         assert not _any(sealed["Action"], action), f"{action}: the seal could not be lifted again"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -169,3 +170,18 @@ def test_aborting_uploads_takes_those_below_the_prefix_only(proven):
         s3.create_multipart_upload(Bucket="shared", Key=key)
     assert abort_uploads(transfer.source) == 2
     assert [upload["Key"] for upload in s3.uploads.values()] == ["t/acme2/c"]
+
+
+def test_a_runner_that_may_no_longer_act_deletes_no_further_batch(proven, monkeypatch):
+    s3, _, job = proven
+    monkeypatch.setattr("migrate.copy.purge.BATCH", 2)
+    monkeypatch.setattr("migrate.copy.purge.THREADS", 1)
+    before, asked = count(s3, "shared"), iter(range(2))
+
+    def guard() -> None:
+        if next(asked, None) is None:
+            raise Conflict("the tenant was sealed", code="sealed")
+
+    with pytest.raises(Conflict, match="sealed"):
+        purge(replace(job, guard=guard), unwatched)
+    assert before - count(s3, "shared") == 4, "two batches were deleted, and none after the third question"

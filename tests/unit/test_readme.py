@@ -33,6 +33,8 @@ PROMISED = {
     "keyshift enable --help",
     "keyshift status --help",
     "keyshift resume --help",
+    "keyshift seal --help",
+    "keyshift restore --help",
     "keyshift search --help",
     "keyshift verdict list --help",
     "keyshift verdict check --help",

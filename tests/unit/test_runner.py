@@ -20,8 +20,10 @@ from migrate.freeze import LateWrite
 from migrate.moves import KeyLost
 from migrate.operations import Move, OperationKind, Request, Wait
 from migrate.plan import plan
+from migrate.progress import Progress
 from migrate.records import Operation, Records
 from migrate.runner import Runner, step_names
+from migrate.seals import Seals
 from migrate.stack import Project, Step, UnexpectedPlan
 from migrate.verdict import Verdict, VerdictKind
 from stacks.layout import Layout
@@ -499,3 +501,108 @@ def test_a_dry_run_tells_what_its_preflight_found_and_cost(
 def test_a_tenant_that_was_never_brought_up_has_nothing_to_look_at(walker: Runner) -> None:
     walker.preview(OperationKind.ENABLE, "byok")
     assert walker.preflight is None
+
+
+# a seal ---------------------------------------------------------------------------------------
+
+
+def seal_it(records: Records) -> None:
+    Seals(records._engine).put("acme", "stolen key", "me@here")
+
+
+@pytest.mark.parametrize("move", ["copy", "settle", "purge-storage", "purge-search"])
+def test_a_seal_in_a_step_ends_the_operation_there_and_says_why(
+    walker: Runner, stack: FakeStack, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    done, records = moves._do, walker.records
+
+    def then_sealed(kind: str) -> dict[str, Any]:
+        found = done(kind)
+        if kind == move:
+            seal_it(records)
+        return found
+
+    monkeypatch.setattr(moves, "_do", then_sealed)
+    with pytest.raises(KeyshiftError, match="stolen key") as stopped:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert stopped.value.code == "sealed"
+    assert moves.done[-1] == move, "nothing is done after it"
+    held = records.unfinished("acme")
+    assert held is not None
+    assert (held.state, "keyshift restore acme" in (held.hint or "")) == ("failed", True)
+    ups = stack.calls.count("up")
+    for act in (walker.resume, lambda: walker.run(OperationKind.ENABLE, "byok")):
+        with pytest.raises(RefusedInput) as refused:
+            act()
+        assert refused.value.code == "sealed"
+    assert stack.calls.count("up") == ups
+    assert moves.done[-1] == move
+
+
+def test_an_error_that_comes_from_what_a_seal_denies_is_told_as_the_seal(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: str) -> dict[str, Any]:
+        seal_it(records)
+        raise CloudError("AWS answered KMS.DisabledException", cloud_code="KMS.DisabledException")
+
+    monkeypatch.setattr(moves, "_do", refused)
+    moves.key_answers = ["DisabledException"] * 1000
+    with pytest.raises(KeyshiftError) as stopped:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert stopped.value.code == "sealed", "it must not wait for a key that the seal disabled"
+    assert moves.waited == []
+
+
+def test_an_update_that_was_judged_before_the_seal_is_not_carried_out_after_it(
+    walker: Runner, records: Records, stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = runner.judge
+
+    def then_sealed(steps: list[Step], after: Layout) -> None:
+        judged(steps, after)
+        seal_it(records)
+
+    monkeypatch.setattr(runner, "judge", then_sealed)
+    with pytest.raises(KeyshiftError) as stopped:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert stopped.value.code == "sealed"
+    assert "up" not in stack.calls
+
+
+def test_a_long_step_asks_at_its_progress_whether_it_may_go_on(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "GUARD_SECONDS", -1)
+    done = moves._do
+
+    def copies_for_hours(kind: str) -> dict[str, Any]:
+        if kind == "copy":
+            moves.report(Progress(move="copy", objects=1))
+            seal_it(records)
+            moves.report(Progress(move="copy", objects=2))
+        return done(kind)
+
+    monkeypatch.setattr(moves, "_do", copies_for_hours)
+    with pytest.raises(KeyshiftError) as stopped:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert stopped.value.code == "sealed"
+    assert "copy" not in moves.done
+
+
+def test_every_move_gets_the_guard_of_this_runner(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, given = moves.made, list[Any]()
+
+    def made_with(**facts: Any) -> FakeMoves:
+        given.append(facts["guard"])
+        return made(**facts)
+
+    monkeypatch.setattr(runner, "Moves", made_with)
+    walker.run(OperationKind.ENABLE, "byok")
+    assert given
+    given[-1]()
+    seal_it(records)
+    with pytest.raises(Conflict):
+        given[-1]()

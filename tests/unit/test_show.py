@@ -472,3 +472,41 @@ def test_a_failed_verdict_cannot_be_overlooked() -> None:
         "signature": "fits",
     }
     assert "NO" in text(show.verdicts([row])).splitlines()[1].split()
+
+
+# the seal -------------------------------------------------------------------------------------
+
+SEAL = {"reason": "stolen key", "at": "2026-03-04T05:06:07.891011+00:00", "by": "me@here"}
+
+
+def a_seal(*, after: float | None, still_open: list[str]) -> dict[str, Any]:
+    door = {"id": "key k1", "what": "every use of k1", "came_to": "denied", "because": ""}
+    way = {"name": "GET", "role": "archive", "unit": "s1", "after": after, "said": "AccessDenied", "bound": "minutes"}
+    return {**SEAL, "tenant": "acme", "denials": [door], "engines": [], "paths": [way], "still_open": still_open}
+
+
+def test_a_seal_shows_each_path_with_its_time_beside_the_documented_bound() -> None:
+    shown = text(show.seal(a_seal(after=1.74, still_open=[])))
+    assert "every path is refused" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("GET")]
+    assert line.split() == ["GET", "archive", "s1", "1.7", "s", "AccessDenied", "minutes"]
+    assert "documented bound" in shown.splitlines()[-3], "a time that was measured promises nothing"
+    assert "STILL OPEN" not in shown
+
+
+def test_what_stands_open_is_the_last_thing_that_is_read() -> None:
+    shown = text(show.seal(a_seal(after=None, still_open=["GET of s1 as archive: answered 200"])))
+    assert "every path is refused" not in shown
+    assert "GET of s1 as archive: answered 200" in shown.splitlines()[-2]
+
+
+def test_a_sealed_tenant_says_so_wherever_it_is_shown() -> None:
+    layout = layouts.standard().model_dump(mode="json")
+    row = {"customer": "c", "mode": "standard", "serves": None, "gate": layout["gate"], "operation": None}
+    status = {"tenant": "acme", "mode": "standard", "jobs": "open", "searches": "all", "operation": None}
+    for shown in (
+        show.tenants([{**row, "tenant": "acme", "sealed": SEAL}]),
+        show.tenant({"layout": layout, "generation": 2, "sealed": SEAL}),
+        show.status({**status, "sealed": SEAL}),
+    ):
+        assert "SEALED since 2026-03-04T05:06:07 UTC by me@here: stolen key" in " ".join(text(shown).split())

@@ -384,3 +384,53 @@ def test_a_command_outlives_its_caller_in_a_session_of_its_own(tmp_path: Path) -
         command.run(["up"], str(tmp_path), {}, on_output=lines.append)
     assert len(lines) == 1
     assert int(lines[0]) != os.getsid(0)
+
+
+# engines that a seal ends ---------------------------------------------------------------------
+
+
+ENDS = (
+    "import signal, sys; signal.signal(signal.SIGINT, lambda *_: sys.exit()); print('up', flush=True); signal.pause()"
+)
+STAYS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+
+
+@contextmanager
+def an_engine(program: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as engine:
+        assert engine.stdout is not None
+        assert engine.stdout.readline() == "up\n"
+        try:
+            yield engine
+        finally:
+            engine.kill()
+
+
+def test_an_engine_at_work_is_interrupted_so_that_it_finishes_its_call(stack: Stack) -> None:
+    with an_engine(ENDS) as engine:
+        locked_by(stack, engine.pid)
+        assert stack.interrupt(30) == ([f"interrupted engine {engine.pid}"], [])
+        assert engine.wait(5) == 0
+
+
+def test_an_engine_that_goes_on_all_the_same_is_killed(stack: Stack) -> None:
+    with an_engine(STAYS) as engine:
+        locked_by(stack, engine.pid)
+        (told,), elsewhere = stack.interrupt(0.2)
+        assert told.startswith(f"killed engine {engine.pid}")
+        assert elsewhere == []
+        assert engine.wait(5) == -9
+
+
+def test_the_engine_of_another_host_is_named_and_no_process_of_this_one_is_touched(stack: Stack) -> None:
+    with an_engine(STAYS) as engine:
+        lock = locked_by(stack, engine.pid)
+        lock.write_text(json.dumps({"pid": engine.pid, "hostname": "elsewhere"}))
+        ended, (told,) = stack.interrupt(0)
+        assert ended == []
+        assert "elsewhere" in told
+        assert engine.poll() is None
+
+
+def test_without_an_engine_there_is_nothing_to_end(stack: Stack) -> None:
+    assert stack.interrupt(0) == ([], [])

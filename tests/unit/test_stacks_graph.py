@@ -15,7 +15,7 @@ from migrate import freeze
 from stacks import guard, record, stamp, tenant
 from stacks.config import StampSettings
 from stacks.errors import ConfigError, GuardError
-from stacks.layout import Cloud, Key, KeyState, Layout, Pipeline, PipelineState
+from stacks.layout import Cloud, Gate, Key, KeyState, Layout, Pipeline, PipelineState
 
 WRITE = os.environ.get("KEYSHIFT_GOLDEN") == "write"
 
@@ -190,6 +190,23 @@ def test_an_imported_key_is_enabled_as_its_state_says_and_never_holds_material(s
     key = build(layouts.changed(layouts.byok_pending(), keys=(Key(id="k1", state=state),))).resources["k1-key"]
     assert key.inputs.get("enabled") == enabled
     assert "keyMaterialBase64" not in key.inputs, "the customer's key must not come into the state"
+
+
+def test_closed_access_denies_in_every_policy_disables_the_key_and_lets_events_wait():
+    opened = layouts.byok_active()
+    shut = layouts.changed(opened, gate=Gate(access="closed"))
+    before, after = build(opened), build(shut)
+    changed = {name for name in before.resources if before.resources[name] != after.resources[name]}
+    assert changed - {"p1-worker"} == {  # whose code is an asset, and an asset equals nothing
+        "archive-role-policy",
+        "k1-key",
+        "p1-mapping",
+        "pipeline-role-policy",
+        "s1-bucket-policy",
+    }, "what the seal denies by direct calls, except the rights of the search's credentials"
+    assert after.resources["k1-key"].inputs["enabled"] is False
+    assert after.resources["p1-mapping"].inputs["enabled"] is False
+    assert {"p1-rule", "p1-target"} <= after.resources.keys(), "no event is lost"
 
 
 def test_credentials_reach_secrets_manager_only_as_pulumi_secrets():

@@ -1,0 +1,382 @@
+"""The emergency lock of a tenant, and its lifting.
+
+A seal stands outside any plan and needs no engine, no lock and no finished operation. It is recorded
+first, which stops a runner at its next step; then everything is denied by direct calls; then every path
+is tried until it is refused. All of it can be killed anywhere and done again.
+
+A restore is its inverse: the keys come back first, the runner proves that it can read, then the denials
+are undone, and only then the record says that the tenant is open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
+from elastic_transport import TransportError
+from elasticsearch import ApiError
+
+from components import naming
+from migrate import aws, denials, durable, failures, probes
+from migrate.denials import Denial, Done, Estate
+from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.guard import Guard
+from migrate.log import Log
+from migrate.probes import Path as Way
+from migrate.probes import Seen
+from migrate.progress import Progress
+from migrate.records import Records
+from migrate.seals import Seal, Seals
+from migrate.stack import Project, Stack, judge
+from stacks.layout import Layout
+from stacks.record import connect
+
+Data = dict[str, Any]
+Report = Callable[[Progress], None]
+
+ENGINE_SECONDS = 30.0
+"""How long an engine may go on with the call that it is in, before it is killed."""
+POLL_SECONDS = 1.0
+RENEW_SECONDS = 15
+READ_BACK = 20
+"""How many objects of each storage are read whole before a tenant is opened again."""
+
+
+@dataclass(frozen=True)
+class Sealer:
+    """What a seal and a restore of one tenant work with."""
+
+    project: Project
+    tenant: str
+    report: Report
+    records: Records = field(init=False)
+    seals: Seals = field(init=False)
+
+    def __post_init__(self) -> None:
+        engine = connect(self.project.home)
+        object.__setattr__(self, "records", Records(engine))
+        object.__setattr__(self, "seals", Seals(engine))
+        self.records.tenant(self.tenant)
+
+    @property
+    def folder(self) -> Path:
+        return self.project.home / "tenants" / self.tenant
+
+    @cached_property
+    def log(self) -> Log:
+        return Log(self.folder)
+
+    @cached_property
+    def stack(self) -> Stack:
+        return Stack(self.project, naming.tenant_stack(self.tenant))
+
+    def estate(self) -> Estate:
+        """The tenant's resources, as its layout in the record names them."""
+        layout = self.records.tenant(self.tenant).layout
+        operator = aws.operator(layout.region)
+        account = aws.client(operator, "sts").get_caller_identity()["Account"]
+        return Estate(layout, account, operator, self._key_arns)
+
+    def _key_arns(self) -> dict[str, str]:
+        return {id: key["arn"] for id, key in self.stack.outputs().get("keys", {}).items()}
+
+    # sealing ----------------------------------------------------------------------------------
+
+    def seal(self, reason: str, *, limit: float) -> Data:
+        """Closes the tenant and measures how long each path takes to be refused.
+
+        Every denial is tried, whatever becomes of the others; `still_open` lists what failed and what
+        was not refused within `limit` seconds.
+        """
+        if not reason.strip():
+            raise RefusedInput(
+                "a seal needs a reason, for those who find it",
+                hint=f'keyshift seal {self.tenant} --reason "…"',
+                code="no-reason",
+            )
+        began, asked_by = time.monotonic(), who()
+        seal = self.seals.put(self.tenant, reason, asked_by)
+        self.log.append({"event": "sealed", "by": asked_by, "reason": reason, "since": seal.at.isoformat()})
+        estate = self._estate_of_a_sealed()
+        found, urls = self._made_before(estate)
+        done = self._deny(estate, seal)
+        ended, elsewhere = self._end_engines()
+        if ended or elsewhere:  # what an engine was about to write may have opened something again
+            done = self._deny(estate, self.seals.newest(self.tenant) or seal)
+        found = probes.samples(estate) | found
+        seen = probes.until_refused(probes.paths(estate, found, urls), began, limit, self.report)
+        still_open = [f"{one.id}: {one.because}" for one in done if one.failed]
+        still_open += [
+            f"{one.name} of {one.unit} as {one.role}: answered {one.said}" for one in seen if one.after is None
+        ]
+        still_open += elsewhere
+        slowest = max((one.after for one in seen if one.after is not None), default=None)
+        self.log.append({"event": "seal-probed", "slowest": slowest, "still_open": still_open})
+        return {
+            "tenant": self.tenant,
+            "reason": seal.reason,
+            "by": seal.by,
+            "at": seal.at.isoformat(),
+            "denials": [asdict(one) for one in done],
+            "engines": ended,
+            "paths": [asdict(one) for one in seen],
+            "still_open": still_open,
+        }
+
+    def _estate_of_a_sealed(self) -> Estate:
+        try:
+            return self.estate()
+        except (BotoCoreError, ClientError) as error:
+            raise CloudError(
+                f"tenant {self.tenant} is recorded as sealed, so no runner goes on, but nothing was denied: {error}",
+                hint="mend the access to AWS, then run the same command again",
+                code="seal-incomplete",
+            ) from error
+
+    def _made_before(self, estate: Estate) -> tuple[dict[str, str], dict[str, str]]:
+        """An object of each storage, and a URL to it signed as Archive before anything is denied."""
+        try:
+            found = probes.samples(estate)
+            return found, probes.presigned(estate, found)
+        except (ClientError, BotoCoreError, KeyshiftError):
+            return {}, {}  # a seal does not wait for what it only wants to try afterwards
+
+    def _deny(self, estate: Estate, seal: Seal) -> list[Done]:
+        """The data first, then the keys; what was denied before and can no longer be reached stays denied."""
+        done = denials.carry_out(denials.data_denials(estate), lambda one: one.deny())
+        done += denials.carry_out(denials.key_denials(estate), lambda one: one.deny())
+        done = [Done(one.id, one.what, denials.BEFORE) if one.failed and one.id in seal.denied else one for one in done]
+        self.seals.note_denied(seal, {one.id for one in done if not one.failed} | seal.denied)
+        return done
+
+    def _end_engines(self) -> tuple[list[str], list[str]]:
+        """(the engines that were ended, those that may still write): a seal goes on without any engine too."""
+        try:
+            ended, elsewhere = self.stack.interrupt(ENGINE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the paths have to be tried, whatever this is
+            said = failures.explained(error).message
+            return [], [
+                f"an engine may be at work on {naming.tenant_stack(self.tenant)}, which could not be seen: {said}"
+            ]
+        return ended, [f"{one}; end it there, then seal again" for one in elsewhere]
+
+    # restoring --------------------------------------------------------------------------------
+
+    def restore(self, reason: str, *, limit: float) -> Data:
+        """Opens the tenant again, once the runner has read what lies in it.
+
+        Raises RefusedInput when it is not sealed, VerificationFailed when the data cannot be read as it
+        was (then the keys are disabled again), Waiting when something needs more than `limit` seconds.
+        """
+        seal = self._seal_to_lift()
+        with (
+            durable.single_runner(self.folder, self.tenant),
+            self.records.lease(self.tenant, of_a_sealed=True) as fence,
+        ):
+            guard = Guard(self.records, self.tenant, fence)
+            estate = self.estate()
+            checked: list[Data] = []
+            if seal.lifted_at is None:
+                checked = self._check_and_undo(estate, guard, seal, limit)
+                self.seals.lift(self.tenant, who(), guard.fence)
+                self.log.append({"event": "restored", "by": who(), "reason": reason, "was_sealed_for": seal.reason})
+            record = self.records.tenant(self.tenant)
+            changes = self._bring_up(record.layout, record.generation, guard)
+            seen = self._until_open(self.estate(), guard, limit)
+            self.seals.note_open(seal)
+        unfinished = self.records.unfinished(self.tenant)
+        return {
+            "tenant": self.tenant,
+            "was_sealed_for": seal.reason,
+            "checked": checked,
+            "up": changes,
+            "paths": [asdict(one) for one in seen],
+            "next": f"keyshift resume {self.tenant}" if unfinished else None,
+        }
+
+    @contextlib.contextmanager
+    def _lease(self) -> Iterator[Guard]:
+        """The lease, kept through whatever takes long."""
+        with self.records.lease(self.tenant, of_a_sealed=True) as fence:
+            over = threading.Event()
+
+            def renew() -> None:
+                with contextlib.suppress(Conflict):  # sealed again: the next look at the guard says so
+                    while not over.wait(RENEW_SECONDS):
+                        self.records.renew(self.tenant, fence)
+
+            renewer = threading.Thread(target=renew, daemon=True)
+            renewer.start()
+            try:
+                yield Guard(self.records, self.tenant, fence)
+            finally:
+                over.set()
+                renewer.join()
+
+    def _seal_to_lift(self) -> Seal:
+        """The seal in force, or one that was lifted by a restore which did not come to its end."""
+        seal = self.seals.newest(self.tenant)
+        if seal is None or seal.open_at is not None:
+            raise RefusedInput(
+                f"tenant {self.tenant} is not sealed", hint=f"keyshift tenant show {self.tenant}", code="not-sealed"
+            )
+        return seal
+
+    def _check_and_undo(self, estate: Estate, guard: Guard, seal: Seal, limit: float) -> list[Data]:
+        """Raises Conflict when the tenant was sealed again meanwhile; what was opened by then is closed again."""
+        self.seals.note_denied(seal, ())  # from here on none is known to hold
+        try:
+            checked = self._check(estate, guard, limit)
+            self._all_of(guard, denials.data_denials(estate), lambda one: one.undo())
+            guard.check()
+        except Conflict:
+            self._deny(estate, replace(seal, denied=frozenset()))
+            raise
+        return checked
+
+    def _check(self, estate: Estate, guard: Guard, limit: float) -> list[Data]:
+        """The keys back, then a look at everything as the runner, behind doors that are still closed to others."""
+        keys = denials.key_denials(estate)
+        self._all_of(guard, keys, lambda one: one.undo())
+        try:
+            self._until(guard, lambda: _unusable_key(estate), "the keys to be usable", limit)
+            self._until(guard, lambda: _silent_search(estate), "the searches to answer", limit)
+            return [_read_back(estate, unit.id) for unit in estate.layout.storages]
+        except VerificationFailed:
+            denials.carry_out(keys, lambda one: one.deny())
+            raise
+
+    def _all_of(self, guard: Guard, doors: list[Denial], act: Callable[[Denial], str]) -> None:
+        """Raises CloudError, naming them, if some could not be opened: the tenant then stays sealed."""
+
+        def guarded(denial: Denial) -> str:
+            guard.check()
+            return act(denial)
+
+        done = denials.carry_out(doors, guarded)
+        guard.check()
+        if failed := [f"{one.id}: {one.because}" for one in done if one.failed]:
+            raise CloudError(
+                f"tenant {self.tenant} stays sealed, because not everything could be opened: {'; '.join(failed)}",
+                hint=f"mend that, then: keyshift restore {self.tenant}; to close again: keyshift seal {self.tenant}",
+                code="restore-incomplete",
+            )
+
+    def _bring_up(self, layout: Layout, generation: int, guard: Guard) -> Data | None:
+        """The stack as the layout, if no operation is unfinished: that one brings its own layouts up."""
+        self.stack.render(layout, generation)
+        if self.records.unfinished(self.tenant) is not None:
+            return None
+        self.stack.recover()
+        with tempfile.TemporaryDirectory() as folder:
+            plan_file = Path(folder) / "plan.json"
+            steps = self.stack.preview(fence=guard.fence, plan_file=plan_file)
+            judge(steps, layout)
+            guard.check()
+            self.stack.up(fence=guard.fence, plan_file=plan_file)
+        self.log.append({"event": "up", "operation": None, "phase": "restore", "generation": generation})
+        return {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
+
+    def _until_open(self, estate: Estate, guard: Guard, limit: float) -> list[Seen]:
+        """Archive reads what serves again; raises Waiting if it does not within `limit` seconds."""
+        if estate.layout.serves is None:
+            return []
+        serving = {estate.layout.serves.storage, estate.layout.serves.search}
+        ways = [way for way in probes.paths(estate, probes.samples(estate), {}) if _only_reads(way, serving)]
+        began, seen = time.monotonic(), list[Seen]()
+        for way in ways:
+
+            def refusal(way: Way = way) -> str:
+                answer = way.attempt()
+                return "" if answer.said == "200" else answer.said
+
+            self._until(guard, refusal, f"{way.name} of {way.unit} as {way.role} to work", limit)
+            seen.append(Seen(way.name, way.role, way.unit, round(time.monotonic() - began, 1), "200", way.bound))
+        return seen
+
+    def _until(self, guard: Guard, obstacle: Callable[[], str], what: str, limit: float) -> None:
+        """Polls until there is no obstacle. Raises Waiting after `limit` seconds."""
+        began = time.monotonic()
+        while said := obstacle():
+            guard.check()
+            if time.monotonic() - began > limit:
+                raise Waiting(
+                    f"tenant {self.tenant} is not open yet: {what} took more than {limit:.0f} s ({said})",
+                    waits_for=what,
+                    hint=f"keyshift restore {self.tenant} goes on waiting",
+                    code="still-waiting",
+                )
+            self.report(Progress(move="wait", waiting=f"{what} ({said})"))
+            time.sleep(POLL_SECONDS)
+
+
+def who() -> str:
+    """Who asks: the user of the operating system, at this host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _only_reads(way: Way, serving: set[str]) -> bool:
+    return way.role == "archive" and way.unit in serving and way.name not in {"PUT", "COPY"}
+
+
+def _unusable_key(estate: Estate) -> str:
+    """What KMS answers to the runner for the first key that does not work, "" if all do."""
+    kms = estate.client("kms", "runner")
+    for key in estate.keys_in_use:
+        try:
+            kms.generate_data_key(KeyId=estate.key_arn(key.id), KeySpec="AES_256")
+        except ClientError as error:
+            return f"{key.id}: {aws.code_of(error)}"
+    return ""
+
+
+def _silent_search(estate: Estate) -> str:
+    for unit in estate.layout.searches:
+        try:
+            estate.search(unit.id).cluster.health()
+        except (ApiError, TransportError) as error:
+            return f"{unit.id}: {type(error).__name__}"
+        except CloudError as error:
+            if error.cloud_code != "ResourceNotFoundException":  # never made: an update was cut off before it
+                raise
+    return ""
+
+
+def _read_back(estate: Estate, storage: str) -> Data:
+    """Reads objects of a storage whole, as the runner, and compares them with their stored checksums."""
+    side = estate.side(storage, "runner")
+    read = size = 0
+    try:
+        ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix, "MaxKeys": READ_BACK}
+        for listed in side.s3.list_objects_v2(**ask).get("Contents", []):
+            size += _read(side.s3, side.storage.bucket, listed["Key"], listed["Size"])
+            read += 1
+    except (ClientError, FlexibleChecksumError) as error:
+        said = aws.code_of(error) or "its checksum does not fit"
+        if said != "NoSuchBucket":  # never made: an update was cut off before it
+            raise VerificationFailed(
+                f"{storage} of tenant {estate.layout.tenant} cannot be read: {said}; it stays sealed",
+                hint=f"find out why, then: keyshift restore {estate.layout.tenant}",
+                code="unreadable",
+            ) from error
+    return {"storage": storage, "objects_read": read, "bytes": size}
+
+
+def _read(s3: Any, bucket: str, key: str, size: int) -> int:
+    """boto3 compares the stored checksum while the body is read, and raises if it does not fit."""
+    answer = s3.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    with contextlib.closing(answer["Body"]) as body:
+        length = sum(len(chunk) for chunk in body.iter_chunks())
+    if length != size:
+        raise VerificationFailed(f"{bucket}/{key} has {length} bytes, the listing says {size}", code="unreadable")
+    return length

@@ -1,0 +1,199 @@
+"""The emergency lock on a real tenant, in the middle of its move: what was open is closed, and comes back whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+import moved
+import pytest
+from cloud import REGION, Cloud, Done, Tenant, records, until
+
+from migrate import denials, probes
+from migrate.denials import Estate
+from migrate.log import Log
+from migrate.stack import is_alive
+from stacks.layout import Layout
+
+STEP_SECONDS = 180
+END_SECONDS = 300
+REASON = "the customer's laptop was stolen"
+
+
+@dataclass
+class Ways:
+    """Every path to a tenant's data, tried by the very code of the seal, with URLs that were made at the beginning."""
+
+    tenant: Tenant
+    urls: dict[str, str]
+
+    def estate(self) -> Estate:
+        layout = Layout.model_validate(self.tenant.layout())
+        session = boto3.Session(region_name=REGION)
+        return Estate(layout, self.tenant.cloud.account, session, dict)
+
+    def answers(self) -> dict[tuple[str, str, str], probes.Answer]:
+        """What each path answers now."""
+        estate = self.estate()
+        found = probes.samples(estate)
+        urls = {**probes.presigned(estate, found), **self.urls}
+        return {(one.name, one.role, one.unit): one.attempt() for one in probes.paths(estate, found, urls)}
+
+    def still_open(self) -> dict[tuple[str, str, str], str]:
+        return {way: answer.said for way, answer in self.answers().items() if not answer.refused}
+
+
+@pytest.fixture
+def ways(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Callable[[Tenant], Ways]:
+    for name, value in cloud.environment.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+
+    def of(tenant: Tenant) -> Ways:
+        made = Ways(tenant, {})
+        estate = made.estate()
+        made.urls = probes.presigned(estate, probes.samples(estate))
+        return made
+
+    return of
+
+
+def seal(tenant: Tenant) -> dict[str, Any]:
+    done = tenant.keyshift("seal", "--reason", REASON, "--json")
+    found = done.json()
+    assert found["still_open"] == [], done.text
+    assert not [one for one in found["denials"] if one["came_to"] == denials.FAILED]
+    assert all(one["after"] is not None for one in found["paths"])
+    return found
+
+
+def until_step(tenant: Tenant, step: str) -> None:
+    until(lambda: tenant.step() == step, lambda: f"{step}; it is in {tenant.step()}", STEP_SECONDS, every=0.005)
+
+
+def engine_of(tenant: Tenant) -> int | None:
+    """The process that holds the lock of the tenant's stack."""
+    locks = tenant.cloud.home / "pulumi" / ".pulumi" / "locks" / "organization" / "keyshift" / tenant.stack
+    held = [lock.read_text() for lock in locks.glob("*.json")]
+    return json.loads(held[0])["pid"] if held and held[0] else None
+
+
+def assert_stopped_by_the_seal(process: Any) -> None:
+    out, err = process.communicate(timeout=STEP_SECONDS)
+    assert process.returncode == 1, f"{out}\n{err}"
+    assert '"code": "sealed"' in out, f"{out}\n{err}"
+    assert REASON in out
+    assert "keyshift restore" in out
+
+
+def assert_refused_as_sealed(done: Done) -> None:
+    assert done.code == 2, done.text
+    error = done.json()["error"]
+    assert error["code"] == "sealed", done.text
+    assert REASON in error["message"]
+
+
+def row(tenant: Tenant) -> dict[str, Any]:
+    with sqlite3.connect(tenant.cloud.home / "keyshift.db", timeout=10) as database:
+        database.row_factory = sqlite3.Row
+        return dict(database.execute("SELECT * FROM tenants WHERE name = ?", (tenant.name,)).fetchone())
+
+
+def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_move_ends_whole(
+    cloud: Cloud, ways: Callable[[Tenant], Ways]
+) -> None:
+    tenant = cloud.tenant("sealed", records=records(40))
+    key = cloud.give_key(tenant.name)
+    home = moved.home_of(tenant)
+    look = ways(tenant)
+    before = look.answers()
+    assert {way[0] for way in before} == {
+        "GET", "HEAD", "COPY", "PUT", "LIST", "presigned URL", "worker reads",
+        "search by the alias", "search the index", "get by id", "read the credentials",
+    }  # fmt: skip
+    assert {answer.said for answer in before.values()} == {"200"}, "a path that was never open proves nothing"
+
+    _seal_an_engine_at_work(tenant)
+    assert look.still_open() == {}, "the update that was under way has opened something"
+    tenant.keyshift("restore")
+    _seal_a_runner_that_sleeps_in_the_copy(tenant, look, key.arn)
+    _everything_else_is_refused(tenant, look)
+    restored = tenant.keyshift("restore", "--reason", "found again", "--json").json()
+    assert {one["storage"]: one["objects_read"] > 0 for one in restored["checked"]}["s1"] is True
+    assert restored["next"] == f"keyshift resume {tenant.name}"
+    open_again = look.answers()
+    assert {way: open_again[way].said for way in before} == dict.fromkeys(before, "200")
+
+    tenant.keyshift("resume", seconds=END_SECONDS)
+    moved.assert_moved(tenant, home, key)
+
+    # A quiet tenant: closed and opened again it is exactly what it was.
+    assert {one["unit"] for one in seal(tenant)["paths"]} == {"s2", "e2", "p2"}
+    tenant.keyshift("restore")
+    tenant.pulumi("preview", "--expect-no-changes")
+    assert {answer.said for answer in look.answers().values()} == {"200"}
+    _assert_logged(tenant)
+    tenant.shut_down()
+
+
+def _seal_a_runner_that_sleeps_in_the_copy(tenant: Tenant, look: Ways, key_arn: str) -> None:
+    """It does not even run when it is overtaken, and must do no harm when it wakes up."""
+    runner = tenant.cloud.start("keyshift", "resume", tenant.name, "--json")
+    until_step(tenant, "build/2-copy")
+    runner.send_signal(signal.SIGSTOP)
+    sealed = seal(tenant)
+    assert {one["id"] for one in sealed["denials"]} == {
+        "bucket s2", "role archive", "role pipeline", "search e1", "search e2", "pipeline p1", "pipeline p2", "key k1",
+    }  # fmt: skip
+    assert tenant.cloud.client("kms").describe_key(KeyId=key_arn)["KeyMetadata"]["KeyState"] == "Disabled"
+    runner.send_signal(signal.SIGCONT)
+    assert_stopped_by_the_seal(runner)
+    assert look.still_open() == {}, "the runner that woke up has opened something"
+
+
+def _everything_else_is_refused(tenant: Tenant, look: Ways) -> None:
+    """Nothing goes on while it is sealed, by whatever command, and everybody is told why."""
+    cloud, sealed_row = tenant.cloud, row(tenant)
+    for words in (("resume",), ("enable",), ("key", "upload", str(cloud.folder / "x"), "--sha256", "0" * 64)):
+        assert_refused_as_sealed(tenant.keyshift(*words, "--json", check=False))
+    assert row(tenant) == sealed_row, "a refusal changes nothing"
+    for words in (("status",), ("tenant", "show")):
+        assert REASON in tenant.keyshift(*words).out
+    assert REASON in cloud.keyshift("tenant", "list").out
+    assert cloud.up(tenant.stack, check=False).code != 0, "the stack file is the open one"
+    tenant.keyshift("stack", "render")
+    cloud.up(tenant.stack)  # what is allowed is the layout with closed access
+    assert look.still_open() == {}
+    assert {one["came_to"] for one in seal(tenant)["denials"]} == {denials.BEFORE}, "what is closed is left as it is"
+
+
+def _seal_an_engine_at_work(tenant: Tenant) -> None:
+    """It goes on writing after the seal is recorded, until the seal ends it."""
+    runner = tenant.cloud.start("keyshift", "enable", tenant.name, "--json")
+    until_step(tenant, "build/up")
+    engine = until(lambda: engine_of(tenant), "the engine", STEP_SECONDS, every=0.005)
+    os.kill(engine, signal.SIGSTOP)
+    sealing = tenant.cloud.start("keyshift", "seal", tenant.name, "--reason", REASON, "--json")
+    until(lambda: row(tenant)["sealed"], "the seal's record", STEP_SECONDS, every=0.005)
+    os.kill(engine, signal.SIGCONT)
+    out, err = sealing.communicate(timeout=STEP_SECONDS)
+    assert sealing.returncode == 0, f"{out}\n{err}"
+    assert str(engine) in json.loads(out)["engines"][0]
+    assert not is_alive(engine)
+    assert_stopped_by_the_seal(runner)
+
+
+def _assert_logged(tenant: Tenant) -> None:
+    events = [line["event"] for line in Log(tenant.folder).events()]
+    asked = [one for one in events if one["event"] in {"sealed", "restored"}]
+    assert [one["event"] for one in asked] == [
+        "sealed", "restored", "sealed", "sealed", "restored", "sealed", "restored",
+    ]  # fmt: skip
+    assert all("@" in one["by"] for one in asked)
+    assert Log(tenant.folder).verify_chain().lines == len(events)
