@@ -50,7 +50,7 @@ def late(cloud: Cloud) -> Iterator[LateWrite]:
     key = cloud.give_key(tenant.name)
     runner = cloud.start("keyshift", "enable", tenant.name, "--json")
     try:
-        stop_in(tenant, runner, "attach/up", "attach/1-limit-search", "attach/2-canary")
+        stop_in(tenant, runner, "attach/1-limit-search", "attach/2-canary")
         refusals = _uploads_by_archive(tenant, upload)
         admin = tenant.storage("s1")
         archive.write_record(admin, "late", "one", {"word": "past the gate"})
