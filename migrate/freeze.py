@@ -231,7 +231,7 @@ class Freeze:
         """Raise LateWrite if a pass after the freeze saw another source than the one that settled."""
         settled = self.manifest.noted(SETTLED)
         if settled is not None and copied.source != settled:
-            raise self._late([f"{copied.copied} versions and {copied.delete_markers} delete markers more"])
+            raise self._late([f"{copied.copied + copied.delete_markers} versions more, {copied.removed} fewer"])
 
     def explained(self, found: VerificationFailed) -> VerificationFailed | LateWrite:
         """What a failed verification is: a late write where the source is not what was copied from it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloud import Tenant, until
 
-STEP_SECONDS = 180
+STEP_SECONDS = 300
 
 
 def stop_in(tenant: Tenant, runner: subprocess.Popen[str], *steps: str) -> None:

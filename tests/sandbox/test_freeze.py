@@ -50,7 +50,7 @@ def late(cloud: Cloud) -> Iterator[LateWrite]:
     key = cloud.give_key(tenant.name)
     runner = cloud.start("keyshift", "enable", tenant.name, "--json")
     try:
-        stop_in(tenant, runner, "attach/up", "attach/1-limit-search", "attach/2-canary")
+        stop_in(tenant, runner, "attach/1-limit-search", "attach/2-canary")
         refusals = _uploads_by_archive(tenant, upload)
         admin = tenant.storage("s1")
         archive.write_record(admin, "late", "one", {"word": "past the gate"})
@@ -70,11 +70,10 @@ def late(cloud: Cloud) -> Iterator[LateWrite]:
 
 
 def _results(tenant: Tenant) -> dict[str, Any]:
-    """Step -> what it found, of the tenant's one operation."""
+    """Step -> what it found, of the tenant's newest operation."""
+    query = "SELECT results FROM operations WHERE tenant = ? ORDER BY started_at DESC LIMIT 1"
     with contextlib.closing(sqlite3.connect(tenant.cloud.home / "keyshift.db", timeout=10)) as database:
-        return json.loads(
-            database.execute("SELECT results FROM operations WHERE tenant = ?", (tenant.name,)).fetchone()[0]
-        )
+        return json.loads(database.execute(query, (tenant.name,)).fetchone()[0])
 
 
 def _begun_upload(side: Side) -> dict[str, Any]:
