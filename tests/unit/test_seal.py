@@ -14,7 +14,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from components.aws import closed
-from components.aws.access import AUDIENCES, Tenancy, archive_policy
+from components.audiences import AUDIENCES
+from components.aws.access import Tenancy, archive_policy
 from components.aws.storage import bucket_policy
 from migrate import denials, probes, seal, tenants
 from migrate.denials import Denial, Estate, carry_out, data_denials, key_denials

@@ -503,7 +503,10 @@ def test_what_stands_open_is_the_last_thing_that_is_read() -> None:
 def test_a_sealed_tenant_says_so_wherever_it_is_shown() -> None:
     layout = layouts.standard().model_dump(mode="json")
     row = {"customer": "c", "mode": "standard", "serves": None, "gate": layout["gate"], "operation": None}
-    status = {"tenant": "acme", "mode": "standard", "jobs": "open", "searches": "all", "operation": None}
+    status = {
+        "tenant": "acme", "mode": "standard", "generation": 2, "jobs": "open", "jobs_since": None, "reason": None,
+        "searches": "all", "operation": None, "worked_on_by": None, "next": None,
+    }  # fmt: skip
     for shown in (
         show.tenants([{**row, "tenant": "acme", "sealed": SEAL}]),
         show.tenant({"layout": layout, "generation": 2, "sealed": SEAL}),
