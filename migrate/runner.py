@@ -24,20 +24,23 @@ from components import naming
 from migrate import durable, failures
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.fence import Fence
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan import plan
 from migrate.progress import Progress
-from migrate.records import Operation, Records
-from migrate.stack import Project, Stack, judge
+from migrate.records import LEASE, Operation, Records
+from migrate.stack import EngineDied, Project, Stack, Step, judge
 from migrate.verdict import Verdicts
 from stacks.layout import Layout
 from stacks.record import TenantRecord, connect
 
-RENEW_SECONDS = 15
+RENEW_SECONDS = LEASE.total_seconds() / 4
 POLL_SECONDS = 2.0
+UP_ATTEMPTS = 3
+"""How often an `up` is begun whose engine, plugin or program was killed."""
 AFTERMATH_SECONDS = 60.0
 """How long after a key is back what hangs on it (a locked search) may still refuse."""
 Tell = Callable[[str, Progress | None, float], None]
@@ -111,7 +114,13 @@ class Runner:
 
     @contextmanager
     def _acting(self) -> Iterator[None]:
-        with durable.single_runner(self.folder, self.tenant), self.records.lease(self.tenant) as fence:
+        alone = durable.single_runner(
+            self.folder,
+            self.tenant,
+            is_overdue=lambda pid: self.records.is_overdue(self.tenant, pid),
+            working_on=self.records.working_on,
+        )
+        with alone, self.records.lease(self.tenant) as fence:
             self._fence = fence
             stop = threading.Event()
             renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True)
@@ -139,7 +148,7 @@ class Runner:
         return operation
 
     def _walk(self, operation: Operation) -> Operation:
-        self.records.note(operation.id, state="running", message=None, hint=None)
+        self.records.note(operation.id, fence=self._fence, state="running", message=None, hint=None)
         steps = [name for phase in self._plan(operation.id).phases for name in step_names(phase)]
         try:
             outcome = durable.walk(self.folder, self.tenant, operation.id, steps, self._act)
@@ -147,15 +156,16 @@ class Runner:
             raise  # the lease is somebody else's, and so is the operation's state
         except Exception as error:
             failed = failures.explained(error)
-            self.records.note(operation.id, state="failed", message=failed.message, hint=failed.hint)
+            self.records.note(operation.id, fence=self._fence, state="failed", message=failed.message, hint=failed.hint)
             raise
         if outcome["state"] == "done":
-            self.records.note(operation.id, state="done", ended_at=datetime.now(UTC), message=None, hint=None)
+            self.records.note(
+                operation.id, fence=self._fence, state="done", ended_at=datetime.now(UTC), message=None, hint=None
+            )
             self.log.append({"event": "operation-done", "operation": operation.id})
             return self.records.operation(operation.id)
-        self.records.note(
-            operation.id, state=outcome["state"], message=outcome.get("message"), hint=outcome.get("hint")
-        )
+        told = {"message": outcome.get("message"), "hint": outcome.get("hint")}
+        self.records.note(operation.id, fence=self._fence, state=outcome["state"], **told)
         raise _as_error(outcome)
 
     def _plan(self, operation_id: str) -> Plan:
@@ -165,11 +175,12 @@ class Runner:
     def _act(self, operation_id: str, step: str) -> Outcome:
         """One step. An error that an operator can do something about is an outcome, not an exception."""
         self.records.renew(self.tenant, self._fence)
-        self.records.note(operation_id, step=step, progress=None)
+        self.records.note(operation_id, fence=self._fence, step=step, progress=None)
         self._tell(step, None, 0.0)
         try:
             found = self._do_with_patience(operation_id, step)
         except Waiting as waiting:
+            self.records.check(self.tenant, self._fence)
             return Outcome(
                 state="waiting",
                 message=waiting.message,
@@ -181,9 +192,10 @@ class Runner:
             failed = failures.understood(error)
             if failed is None:
                 raise
+            self.records.check(self.tenant, self._fence)  # else the operation's outcome is not ours to tell
             self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": failed.code})
             return Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
-        self.records.result(operation_id, step, found)
+        self.records.result(operation_id, step, found, fence=self._fence)
         return Outcome(state="done")
 
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
@@ -210,7 +222,7 @@ class Runner:
     def _wait_for_key(self, operation_id: str, step: str, lost: KeyLost, until: float) -> None:
         """Returns once no key in use is lost; raises KeyLost when the patience is over."""
         self.log.append({"event": "waiting", "operation": operation_id, "step": step, "because": lost.message})
-        self.records.note(operation_id, state="waiting", message=lost.message, hint=lost.hint)
+        self.records.note(operation_id, fence=self._fence, state="waiting", message=lost.message, hint=lost.hint)
         moves = self._moves(operation_id, step)
         still: KeyLost | None = lost
         while still is not None:
@@ -219,7 +231,7 @@ class Runner:
             moves.report(Progress(move="wait", waiting=still.message))
             time.sleep(POLL_SECONDS)
             still = moves.lost_key()
-        self.records.note(operation_id, state="running", message=None, hint=None)
+        self.records.note(operation_id, fence=self._fence, state="running", message=None, hint=None)
 
     def _do(self, operation_id: str, step: str) -> dict[str, Any]:
         phase_name, what = step.split("/", 1)
@@ -234,7 +246,11 @@ class Runner:
 
     def _moves(self, operation_id: str, step: str) -> Moves:
         return Moves(
-            live=Live(self._phase(operation_id, step.split("/", 1)[0]).layout, self.stack.outputs()),
+            live=Live(
+                self._phase(operation_id, step.split("/", 1)[0]).layout,
+                self.stack.outputs(),
+                Fence(self.records, self.tenant, self._fence),
+            ),
             operation=self.records.operation(operation_id),
             folder=self.folder,
             verdicts=self.verdicts,
@@ -247,8 +263,10 @@ class Runner:
         operation = self.records.operation(operation_id)
         if phase.layout.gate.jobs == "closed" and operation.cutoff is None:
             now = datetime.now(UTC)
-            self.records.note_once(operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000))
-            self.records.note_once(operation_id, "jobs_closed_at", now)
+            self.records.note_once(
+                operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000), fence=self._fence
+            )
+            self.records.note_once(operation_id, "jobs_closed_at", now, fence=self._fence)
             phase = next(p for p in self._plan(operation_id).phases if p.name == name)
         return phase
 
@@ -257,12 +275,7 @@ class Runner:
         self._refuse_unproven(phase.layout)
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)
-        recovered = self.stack.recover()
-        with tempfile.TemporaryDirectory() as folder:
-            plan_file = Path(folder) / "plan.json"
-            steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
-            judge(steps, phase.layout)
-            self.stack.up(fence=self._fence, plan_file=plan_file)
+        steps, recovered = self._brought_up(operation_id, phase)
         if self.stack.outputs().get("generation") != generation:
             raise KeyshiftError(
                 f"the program of tenant {self.tenant} ended before its last line in {operation_id}",
@@ -270,10 +283,32 @@ class Runner:
                 code="program-incomplete",
             )
         if phase.layout.gate.jobs == "open" and self.records.operation(operation_id).jobs_closed_at:
-            self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC))
+            self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC), fence=self._fence)
         changes = {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
         self.log.append({"event": "up", "operation": operation_id, "phase": phase.name, "generation": generation})
         return {"generation": generation, "changes": changes, "recovered": recovered}
+
+    def _brought_up(self, operation_id: str, phase: Phase) -> tuple[list[Step], list[str]]:
+        """The steps that were taken, and what was recovered. An engine, plugin or program that dies is replaced."""
+        recovered: list[str] = []
+        for attempt in range(1, UP_ATTEMPTS + 1):
+            try:
+                recovered += self.stack.recover()
+                with tempfile.TemporaryDirectory() as folder:
+                    plan_file = Path(folder) / "plan.json"
+                    steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
+                    judge(steps, phase.layout)
+                    self.stack.up(fence=self._fence, plan_file=plan_file)
+            except EngineDied as died:
+                self.log.append({"event": "engine-died", "operation": operation_id, "phase": phase.name})
+                if attempt == UP_ATTEMPTS:
+                    raise
+                again = f"{died.message}; once again ({attempt + 1} of {UP_ATTEMPTS})"
+                recovered.append(again)
+                self._reporter(operation_id, f"{phase.name}/up")(Progress(move="wait", waiting=again))
+            else:
+                return steps, recovered
+        raise AssertionError("the last attempt either returns or raises")
 
     def _refuse_unproven(self, layout: Layout) -> None:
         """No unit is released or dropped while the verdict that the layout names is not stored and good."""
@@ -294,7 +329,9 @@ class Runner:
 
         def report(progress: Progress) -> None:
             seconds = time.monotonic() - began
-            self.records.note(operation_id, progress={**asdict(progress), "seconds": round(seconds, 1)})
+            self.records.note(
+                operation_id, fence=self._fence, progress={**asdict(progress), "seconds": round(seconds, 1)}
+            )
             self._tell(step, progress, seconds)
 
         return report

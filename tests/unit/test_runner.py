@@ -13,17 +13,17 @@ from botocore.exceptions import EndpointConnectionError
 
 from migrate import durable, runner
 from migrate.durable import Outcome
-from migrate.errors import CloudError, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.moves import KeyLost
 from migrate.operations import Move, OperationKind, Request, Wait
 from migrate.plan import plan
 from migrate.progress import Progress
 from migrate.records import Operation, Records
 from migrate.runner import Runner, step_names
-from migrate.stack import Project, Step, UnexpectedPlan
+from migrate.stack import EngineDied, Project, Step, UnexpectedPlan
 from migrate.verdict import Verdict, VerdictKind
 from stacks.layout import Layout
-from stacks.record import connect
+from stacks.record import TENANTS, connect
 
 PHASES = ["key", "build", "freeze", "attach", "serve", "purge", "drop"]
 
@@ -36,6 +36,7 @@ class FakeStack:
         self.steps: list[Step] = []
         self.generation = 0
         self.is_cut_short = False
+        self.dies = 0
 
     def render(self, _: Layout, generation: int) -> None:
         self.calls.append("render")
@@ -53,6 +54,9 @@ class FakeStack:
     def up(self, *, fence: int, plan_file: Path) -> None:
         self.calls.append("up")
         assert (fence, plan_file) == (self.fence, self.plan_file), "the up has to be bound by the plan that was judged"
+        if self.dies:
+            self.dies -= 1
+            raise EngineDied("it died in the up", hint="keyshift resume acme", code="engine-died")
         self.generation = 0 if self.is_cut_short else self.rendered
 
     def outputs(self) -> dict[str, Any]:
@@ -416,3 +420,53 @@ def test_an_error_while_every_key_works_is_not_waited_for(walker: Runner, record
     with pytest.raises(KeyshiftError, match=error.message):
         walker.run(OperationKind.ENABLE, "byok")
     assert records.operation("acme-enable-1").state == "failed"
+
+
+# processes that die, runners that are overtaken ----------------------------------------------
+
+
+def test_an_engine_that_died_is_recovered_and_run_again_and_both_are_said(
+    walker: Runner, records: Records, stack: FakeStack, moves: FakeMoves
+) -> None:
+    stack.dies = 2
+    done = walker.run(OperationKind.ENABLE, "byok")
+    assert done.state == "done"
+    assert stack.calls[:10] == ["render", *["recover", "preview", "up"] * 3]
+    assert [said.rpartition("; ")[2] for said in moves.waited] == ["once again (2 of 3)", "once again (3 of 3)"]
+    assert len(done.results["key/up"]["recovered"]) == 2
+    assert [line["event"]["event"] for line in walker.log.events()].count("engine-died") == 2
+
+
+def test_an_engine_that_dies_again_and_again_stops_the_operation_and_a_resume_goes_on(
+    walker: Runner, records: Records, stack: FakeStack
+) -> None:
+    stack.dies = runner.UP_ATTEMPTS
+    with pytest.raises(KeyshiftError, match="died in the up") as failed:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert failed.value.code == "engine-died"
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step, held.hint) == ("failed", "key/up", "keyshift resume acme")
+    assert walker.resume().state == "done"
+
+
+@pytest.mark.parametrize("answer", ["fails", "waits", "succeeds"])
+def test_a_runner_overtaken_in_a_step_leaves_the_operation_as_its_successor_has_it(
+    walker: Runner, records: Records, moves: FakeMoves, answer: str
+) -> None:
+    def overtaken(move: Move) -> dict[str, Any]:
+        if move.kind == "copy":
+            with records._engine.begin() as connection:
+                connection.execute(TENANTS.update().values(lease_owner="another-host:1", lease_fence=99))
+            records.note("acme-enable-1", fence=99, step="purge/1-purge-storage", message="the successor's")
+            if answer == "fails":
+                raise CloudError("S3 answered 503")
+            if answer == "waits":
+                raise Waiting("no key", waits_for="the key")
+        return {}
+
+    moves.do = overtaken
+    with pytest.raises(Conflict, match="went to another-host:1"):
+        walker.run(OperationKind.ENABLE, "byok")
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step, held.message) == ("running", "purge/1-purge-storage", "the successor's")
+    assert "build/2-copy" not in held.results
