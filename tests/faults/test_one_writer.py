@@ -6,16 +6,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import moved
 import pytest
-from cloud import Cloud, until
-from test_kills import LOOK_SECONDS, STEP_SECONDS, Doomed, _family, _goes_on, doomed  # noqa: F401 - a fixture
+from test_kills import STEP_SECONDS, Doomed, _family, _goes_on, doomed  # noqa: F401 - a fixture
+
+from migrate.log import Log
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
 
@@ -23,7 +20,6 @@ LEASE_SECONDS = "4"
 PARTS = {
     "engine": "/pulumi --non-interactive up ",
     "plugin": "sandbox.provider",
-    "host": "pulumi-language-python",
     "program": "run_program",
 }
 
@@ -41,33 +37,40 @@ def kill_one(runner: subprocess.Popen[str], what: str) -> str | None:
     return None
 
 
-@contextmanager
-def standing_still(doomed: Doomed, step: str) -> Iterator[subprocess.Popen[str]]:
-    """A runner that is stopped in `step` (SIGSTOP) and woken up when the block ends."""
-    runner = doomed.start()
-    doomed._until_at(runner, step)
-    os.kill(runner.pid, signal.SIGSTOP)
+def overtake(doomed: Doomed) -> subprocess.Popen[str]:  # noqa: F811 - not the fixture
+    """A runner that acts on the tenant, as soon as the lease of the one that stands still has run out."""
+    deadline = time.monotonic() + STEP_SECONDS
+    while time.monotonic() < deadline:
+        runner = doomed.start()
+        doomed._until_acting(runner)
+        if runner.poll() is None:
+            return runner
+        out, err = runner.communicate()
+        assert runner.returncode == 2, f"{out}\n{err}"
+        assert f"in {doomed.tenant.name}-enable-1 (step" in out, "who is refused is told the first operation"
+    raise AssertionError(f"nobody could overtake the stopped runner within {STEP_SECONDS} s")
+
+
+def test_a_part_killed_alone_is_replaced_and_a_runner_that_stands_still_is_overtaken(doomed: Doomed) -> None:  # noqa: F811
+    cloud = doomed.tenant.cloud
+    doomed.tenant.cloud = cloud.with_environment(KEYSHIFT_LEASE_SECONDS=LEASE_SECONDS)
+    runners = [doomed.start()]
     try:
-        yield runner
-        os.kill(runner.pid, signal.SIGCONT)
-        runner.communicate(timeout=STEP_SECONDS)
+        for step, what in (("key/up", "engine"), ("build/up", "plugin"), ("build/up", "program")):
+            doomed._until_at(runners[-1], step)
+            assert kill_one(runners[-1], what), f"no {what} was seen in {step}"
+        for step in ("build/2-copy", "purge/1-purge-storage"):
+            doomed._until_at(runners[-1], step)
+            assert runners[-1].poll() is None, "the command went on by itself after each death"
+            os.kill(runners[-1].pid, signal.SIGSTOP)
+            runners.append(overtake(doomed))
+            assert runners[-2].wait(STEP_SECONDS) == -signal.SIGKILL, "woken up it would have gone on"
+        out, err = runners[-1].communicate(timeout=STEP_SECONDS)
+        assert runners[-1].returncode == 0, f"{out}\n{err}"
     finally:
-        runner.kill()
-        runner.wait()
-
-
-def test_a_part_killed_alone_is_replaced_and_a_stopped_runner_is_overtaken(doomed: Doomed) -> None:  # noqa: F811
-    doomed.tenant.cloud = replace(
-        doomed.tenant.cloud,
-        environment={**doomed.tenant.cloud.environment, "KEYSHIFT_LEASE_SECONDS": LEASE_SECONDS},
-    )
-    _kill_parts_alone(doomed)
-    for step in ("build/2-copy", "purge/1-purge-storage"):
-        with standing_still(doomed, step) as stopped:
-            refused = doomed.tenant.keyshift("resume", "--json", check=False)
-            if refused.code == 2:  # the lease still lives
-                assert f"process {stopped.pid}" in refused.out
-                assert f"{doomed.tenant.name}-enable-1 (step" in refused.out, "and the first operation is named"
-            _overtake(doomed, stopped)
-    doomed.finish() if doomed.tenant.keyshift("status", check=False).out.find("done") < 0 else None
+        for runner in runners:
+            runner.kill()
+            runner.communicate()
     moved.assert_moved(doomed.tenant, doomed.home, doomed.key)
+    died = [line["event"] for line in Log(doomed.tenant.folder).events() if line["event"]["event"] == "engine-died"]
+    assert {event["phase"] for event in died} >= {"key", "build"}, "a death is told, not only survived"

@@ -50,9 +50,7 @@ def test_a_batch_in_flight_ends_although_its_function_is_updated(lab: Lab, tmp_p
     queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     role = lab.role([allow("sqs:*", queue)])
     trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "lambda.amazonaws.com"}}
-    lab.server.client("iam").update_assume_role_policy(
-        RoleName=role.rpartition("/")[2], PolicyDocument=policy(trust)
-    )
+    lab.server.client("iam").update_assume_role_policy(RoleName=role.rpartition("/")[2], PolicyDocument=policy(trust))
     name, environment = unique("function"), {"FOLDER": str(tmp_path)}
     functions.create_function(
         FunctionName=name,
