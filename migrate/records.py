@@ -305,6 +305,7 @@ class Records:
             )
             text = connection.execute(sql.select(OPERATIONS.c[column]).where(OPERATIONS.c.id == operation)).scalar_one()
             self._refuse_overtaken(connection, operation, fence, 0 if text is None else 1)
+        assert text is not None  # noqa: S101 - it was written, or the line above has raised
         return datetime.fromisoformat(text)
 
     def result(self, operation: str, step: str, found: dict[str, Any], *, fence: int | None = None) -> None:

@@ -39,6 +39,10 @@ from stacks.record import TenantRecord, connect
 
 RENEW_SECONDS = LEASE.total_seconds() / 4
 POLL_SECONDS = 2.0
+OUTAGE_SECONDS = 180.0
+"""How long a step waits for a search that restarts or is overloaded; a node of Elastic Cloud is back in a minute."""
+SEARCH_OUTAGE = frozenset({"429", "502", "503", "504"})
+"""Statuses of Elasticsearch, and of the proxy before it, that pass by themselves. AWS says words, not numbers."""
 UP_ATTEMPTS = 3
 """How often an `up` is begun whose engine, plugin or program was killed."""
 AFTERMATH_SECONDS = 60.0
@@ -199,8 +203,9 @@ class Runner:
         return Outcome(state="done")
 
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
-        """Does a step; while it fails because a key in use is lost, waits for the key and does it again."""
+        """Does a step; while a key in use is lost or a search is down, waits for it and does the step again."""
         until = time.monotonic() + self._patience
+        outage = time.monotonic() + min(self._patience, OUTAGE_SECONDS)
         while True:
             try:
                 return self._do(operation_id, step)
@@ -212,6 +217,10 @@ class Runner:
                 if lost is not None:
                     self._wait_for_key(operation_id, step, lost, until)
                     self._back = time.monotonic()
+                elif (
+                    isinstance(failed, CloudError) and failed.cloud_code in SEARCH_OUTAGE and time.monotonic() < outage
+                ):
+                    self._reporter(operation_id, step)(Progress(move="wait", waiting=failed.message))
                 elif self._back is None or time.monotonic() - self._back > AFTERMATH_SECONDS:
                     raise
                 else:

@@ -470,3 +470,36 @@ def test_a_runner_overtaken_in_a_step_leaves_the_operation_as_its_successor_has_
     held = records.operation("acme-enable-1")
     assert (held.state, held.step, held.message) == ("running", "purge/1-purge-storage", "the successor's")
     assert "build/2-copy" not in held.results
+
+
+@pytest.mark.parametrize("status", ["429", "502", "503", "504"])
+@pytest.mark.parametrize("kind", ["fill", "verify-index", "canary"])
+def test_a_search_that_restarts_is_waited_for_by_name_and_the_step_is_done_again(
+    walker: Runner, records: Records, moves: FakeMoves, kind: str, status: str
+) -> None:
+    outage = CloudError(f"the search answered {status}", cloud_code=status)
+    do, failed = moves.do, [outage, outage]
+
+    def down(move: Move) -> dict[str, Any]:
+        if move.kind == kind and failed:
+            raise failed.pop()
+        return do(move)
+
+    moves.do = down
+    moves.lost_key = lambda: None
+    assert walker.run(OperationKind.ENABLE, "byok").state == "done"
+    assert moves.waited == [outage.message] * 2
+
+
+def test_a_search_that_stays_away_stops_the_operation_and_a_resume_goes_on(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "OUTAGE_SECONDS", 0)
+    moves.fails["verify-index"] = CloudError("the search answered 503", cloud_code="503", hint="see that it runs")
+    moves.lost_key = lambda: None
+    with pytest.raises(KeyshiftError, match="answered 503"):
+        walker.run(OperationKind.ENABLE, "byok")
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step, held.hint) == ("failed", "freeze/6-verify-index", "see that it runs")
+    moves.fails.clear()
+    assert walker.resume().state == "done"
