@@ -7,16 +7,22 @@ outcome, because a DBOS workflow that failed is final, while an outcome can be r
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Required, TypedDict
+from queue import Queue
+from typing import IO, Required, TypedDict
 
+import structlog
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 
-from migrate.errors import RefusedInput
+from migrate.errors import Conflict, RefusedInput
 
 JOURNAL_FORMAT = "1"
 """Pinned: DBOS silently ignores the workflows of another application version."""
@@ -54,32 +60,71 @@ def _walk(operation: str, steps: list[str]) -> Outcome:
 
 def _call(operation: str, step: str) -> Outcome:
     assert _act is not None, "a workflow ran outside journal()"  # noqa: S101 - a programming error
-    return _act(operation, step)
+    try:
+        return _act(operation, step)
+    except Conflict as conflict:
+        raise _Overtaken(conflict) from conflict
+
+
+class _Overtaken(BaseException):
+    """The operation is another runner's now. No Exception: DBOS writes those into the journal, which is the other's."""
+
+
+LOCK_SECONDS = 30.0
+"""How long the kernel may need to free the lock of a process that was killed."""
 
 
 @contextmanager
-def single_runner(folder: Path, tenant: str) -> Iterator[None]:
+def single_runner(
+    folder: Path,
+    tenant: str,
+    *,
+    is_overdue: Callable[[int], bool] = lambda _: False,
+    working_on: Callable[[str], str] = lambda _: "",
+) -> Iterator[None]:
     """One runner process a tenant on this host. Raises RefusedInput while another one lives.
 
-    The kernel frees the lock when the process dies, however it dies.
+    The kernel frees the lock when the process dies, however it dies. A process that stands still (SIGSTOP,
+    a frozen container) keeps it: one that `is_overdue` is killed, before it can wake up and go on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "runner.lock"
     with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(lock) and not _take_from_overdue(lock, is_overdue):
             lock.seek(0)
             raise RefusedInput(
-                f"tenant {tenant} is being worked on by process {lock.read().strip() or 'unknown'} on this host",
+                f"tenant {tenant} is being worked on by process {lock.read().strip() or 'unknown'} on this host"
+                f"{working_on(tenant)}",
                 hint=f"watch it: keyshift status {tenant} --watch",
                 code="runner-busy",
-            ) from None
+            )
         lock.seek(0)
         lock.truncate()
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def _lock(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _take_from_overdue(lock: IO[str], is_overdue: Callable[[int], bool]) -> bool:
+    lock.seek(0)
+    held_by = lock.read().strip()
+    if not held_by.isdigit() or not is_overdue(int(held_by)):
+        return False
+    structlog.get_logger().warning("a runner that stood still is ended", process=int(held_by))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(held_by), signal.SIGKILL)
+    until = time.monotonic() + LOCK_SECONDS
+    while not (is_ours := _lock(lock)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return is_ours
 
 
 def walk(folder: Path, tenant: str, operation: str, steps: list[str], act: Act) -> Outcome:
@@ -103,10 +148,38 @@ def walk(folder: Path, tenant: str, operation: str, steps: list[str], act: Act) 
     DBOS(config=config)
     DBOS.launch()
     try:
-        return _start_or_resume(operation, steps)
+        return _watched(operation, steps)
     finally:
         DBOS.destroy(workflow_completion_timeout_sec=0)
         _act = None
+
+
+def _watched(operation: str, steps: list[str]) -> Outcome:
+    """The outcome. Raises Conflict when this runner was overtaken, of which the journal says nothing."""
+    ended: Queue[Outcome | BaseException] = Queue()
+
+    def act(operation: str, step: str) -> Outcome:
+        try:
+            return real(operation, step)
+        except Conflict as conflict:
+            ended.put(conflict)
+            raise
+
+    def follow() -> None:
+        try:
+            ended.put(_start_or_resume(operation, steps))
+        except BaseException as error:  # noqa: BLE001 - it is raised by who waits
+            ended.put(error)
+
+    global _act
+    assert _act is not None  # noqa: S101 - walk has set it
+    real, _act = _act, act
+    # A workflow that was overtaken never ends in the journal, and whoever asks the journal for it waits for ever.
+    threading.Thread(target=follow, name="journal", daemon=True).start()
+    found = ended.get()
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _start_or_resume(operation: str, steps: list[str]) -> Outcome:

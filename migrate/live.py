@@ -13,6 +13,7 @@ from components import naming
 from migrate import aws
 from migrate.copy.s3 import Side, StorageRef, prepare
 from migrate.errors import RefusedInput
+from migrate.fence import Fence
 from migrate.index.client import from_secret
 from migrate.records import Records
 from migrate.stack import Project, Stack
@@ -28,6 +29,7 @@ class Live:
 
     layout: Layout
     outputs: dict[str, Any]
+    fence: Fence | None = None  # a runner's: its calls are refused once it is overtaken
     _clients: dict[tuple[str, str], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -63,6 +65,8 @@ class Live:
         if (role, service) not in self._clients:
             session = aws.assume(self.outputs["roles"][role], f"keyshift-{role}", session=self.operator)
             made = aws.client(session, service, pool=32)
+            if self.fence is not None:
+                self.fence.before_aws(made)
             self._clients[role, service] = prepare(made) if service == "s3" else made
         return self._clients[role, service]
 
@@ -75,7 +79,10 @@ class Live:
         if (id, audience) not in self._clients:
             role: Role = "archive" if audience == "archive" else "runner"
             secret = self.outputs["searches"][id]["secrets"][audience]
-            self._clients[id, audience] = from_secret(self.client(role, "secretsmanager"), secret)
+            made = from_secret(self.client(role, "secretsmanager"), secret)
+            if self.fence is not None:
+                self.fence.before_search(made)
+            self._clients[id, audience] = made
         return self._clients[id, audience]
 
     def key_arn(self, id: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,18 @@ from stacks import record
 from stacks.layout import Layout
 from stacks.record import METADATA, TENANTS, TenantRecord
 
-LEASE = timedelta(seconds=60)
+MIN_LEASE_SECONDS = 2.0
+
+
+def _lease_length() -> timedelta:
+    """KEYSHIFT_LEASE_SECONDS, else a minute; never under two seconds, in which a busy machine renews it."""
+    return timedelta(seconds=max(MIN_LEASE_SECONDS, float(os.environ.get("KEYSHIFT_LEASE_SECONDS") or 60)))
+
+
+LEASE = _lease_length()
+WATCH_SECONDS = LEASE.total_seconds() / 2
+"""How long a lease that has run out by the clock is watched before it is taken: two renewals of a live holder."""
+WATCH_POLL_SECONDS = 0.1
 
 OPERATIONS = sql.Table(
     "operations",
@@ -140,8 +152,8 @@ class Records:
         """The right to act on a tenant; yields its fence, a number that only grows.
 
         A lease whose holder is a dead process of this host is taken over at once, any other one when
-        it has run out. Raises RefusedInput while another holder's lease lives, or while the tenant is
-        sealed: then only a restore may act (`of_a_sealed`).
+        it has run out and was not renewed while we looked on. Raises RefusedInput while another holder's lease
+        lives, or while the tenant is sealed: then only a restore may act (`of_a_sealed`).
         """
         owner = f"{socket.gethostname()}:{os.getpid()}"
         fence = self._take(tenant, owner, of_a_sealed=of_a_sealed)
@@ -196,9 +208,12 @@ class Records:
             self.refuse_sealed(tenant)
         held = self.tenant(tenant)
         holder = _holder(held)
+        if holder is None and self.is_renewed(held):
+            holder = held.lease_owner
         if holder is not None:
             raise RefusedInput(
-                f"tenant {tenant} is being worked on by {holder} (lease until {held.lease_until:%H:%M:%S} UTC)",
+                f"tenant {tenant} is being worked on by {holder}{self.working_on(tenant)} "
+                f"(lease until {held.lease_until:%H:%M:%S} UTC)",
                 hint=f"watch it: keyshift status {tenant} --watch",
                 code="lease-held",
             )
@@ -216,6 +231,37 @@ class Records:
                 code="lease-held",
             )
         return fence
+
+    def is_renewed(self, held: TenantRecord) -> bool:
+        """Whether a lease that has run out by the clock is renewed all the same, within WATCH_SECONDS.
+
+        Clocks jump, and those of two hosts differ: only a holder that was seen to be silent has lost its lease.
+        """
+        if held.lease_owner is None or _is_dead_here(held.lease_owner):
+            return False
+        until = time.monotonic() + WATCH_SECONDS
+        while time.monotonic() < until:
+            now = self.tenant(held.name)
+            if (now.lease_fence, now.lease_until) != (held.lease_fence, held.lease_until):
+                return now.lease_owner is not None
+            time.sleep(WATCH_POLL_SECONDS)
+        return False
+
+    def is_overdue(self, tenant: str, pid: int) -> bool:
+        """Whether the process `pid` of this host holds a lease that has run out and does not renew it."""
+        held = self.tenant(tenant)
+        is_its = held.lease_owner == f"{socket.gethostname()}:{pid}"
+        return is_its and _has_run_out(held.lease_until) and not self.is_renewed(held)
+
+    def working_on(self, tenant: str) -> str:
+        """ ", in acme-enable-1 (step …)", for a message about who works on a tenant; empty without an operation."""
+        operation = self.unfinished(tenant)
+        return "" if operation is None else f", in {operation.id} (step {operation.step or 'none yet'})"
+
+    def check(self, tenant: str, fence: int) -> None:
+        """Raises Conflict when the lease has gone to somebody else. Reads only."""
+        with self._engine.connect() as connection:
+            self._held(connection, tenant, fence)
 
     @staticmethod
     def _held(connection: sql.Connection, tenant: str, fence: int) -> sql.RowMapping:
@@ -274,36 +320,58 @@ class Records:
     def unfinished(self, tenant: str) -> Operation | None:
         return next((op for op in self.operations(tenant) if op.state != "done"), None)
 
-    def note(self, operation: str, **values: object) -> None:
-        """Writes columns of an operation; datetimes and dictionaries as text."""
+    def note(self, operation: str, *, fence: int | None = None, **values: object) -> None:
+        """Writes columns of an operation; datetimes and dictionaries as text.
+
+        Raises Conflict when `fence` is no longer the lease's, as every write here does that is given one.
+        """
         with self._engine.begin() as connection:
-            connection.execute(
+            written = connection.execute(
                 OPERATIONS.update()
-                .where(OPERATIONS.c.id == operation)
+                .where(OPERATIONS.c.id == operation, _is_fenced(fence))
                 .values({name: _column(value) for name, value in values.items()})
             )
+            self._refuse_overtaken(connection, operation, fence, written.rowcount)
 
-    def note_once(self, operation: str, column: str, instant: datetime) -> datetime:
+    def note_once(self, operation: str, column: str, instant: datetime, *, fence: int | None = None) -> datetime:
         """Writes an instant unless one stands there; returns what stands there now."""
         with self._engine.begin() as connection:
             connection.execute(
                 OPERATIONS.update()
-                .where(OPERATIONS.c.id == operation, OPERATIONS.c[column].is_(None))
+                .where(OPERATIONS.c.id == operation, OPERATIONS.c[column].is_(None), _is_fenced(fence))
                 .values({column: _text(instant)})
             )
             text = connection.execute(sql.select(OPERATIONS.c[column]).where(OPERATIONS.c.id == operation)).scalar_one()
+            self._refuse_overtaken(connection, operation, fence, 0 if text is None else 1)
+        assert text is not None  # noqa: S101 - it was written, or the line above has raised
         return datetime.fromisoformat(text)
 
-    def result(self, operation: str, step: str, found: dict[str, Any]) -> None:
+    def result(self, operation: str, step: str, found: dict[str, Any], *, fence: int | None = None) -> None:
         """Adds what a step found to the operation's results."""
         with self._engine.begin() as connection:
             text = connection.execute(
                 sql.select(OPERATIONS.c.results).where(OPERATIONS.c.id == operation).with_for_update()
             ).scalar_one()
             results = {**json.loads(text), step: found}
-            connection.execute(
-                OPERATIONS.update().where(OPERATIONS.c.id == operation).values(results=json.dumps(results))
+            written = connection.execute(
+                OPERATIONS.update()
+                .where(OPERATIONS.c.id == operation, _is_fenced(fence))
+                .values(results=json.dumps(results))
             )
+            self._refuse_overtaken(connection, operation, fence, written.rowcount)
+
+    def _refuse_overtaken(self, connection: sql.Connection, operation: str, fence: int | None, rows: int) -> None:
+        """Raises Conflict when nothing was written because the fence was too old."""
+        if rows == 0 and fence is not None:
+            tenant = connection.execute(sql.select(OPERATIONS.c.tenant).where(OPERATIONS.c.id == operation))
+            self._held(connection, tenant.scalar_one(), fence)
+
+
+def _is_fenced(fence: int | None) -> sql.ColumnElement[bool]:
+    """Within the statement that writes: between a look and a write the lease could go."""
+    if fence is None:
+        return sql.true()
+    return sql.exists().where(TENANTS.c.name == OPERATIONS.c.tenant, TENANTS.c.lease_fence == fence)
 
 
 def _taken(name: str) -> RefusedInput:
@@ -317,9 +385,15 @@ def _taken(name: str) -> RefusedInput:
 def _holder(tenant: TenantRecord) -> str | None:
     """The owner of the tenant's lease while it lives: not run out, and no dead process of this host."""
     owner, until = tenant.lease_owner, tenant.lease_until
-    if owner is None or until is None or until <= datetime.now(UTC) or _is_dead_here(owner):
+    if owner is None or _has_run_out(until) or _is_dead_here(owner):
         return None
     return owner
+
+
+def _has_run_out(until: datetime | None) -> bool:
+    """Also an end that lies too far ahead is none: the clock was put back since."""
+    now = datetime.now(UTC)
+    return until is None or not now < until <= now + 2 * LEASE
 
 
 def _is_dead_here(owner: str) -> bool:

@@ -26,6 +26,7 @@ from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.events import Scribe, Tell, step_names
+from migrate.fence import Fence
 from migrate.freeze import goes_on_at
 from migrate.guard import Guard
 from migrate.live import Live
@@ -34,16 +35,22 @@ from migrate.moves import KeyLost, Moves
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
-from migrate.records import Operation, Records
-from migrate.stack import Project, Stack, judge
+from migrate.records import LEASE, Operation, Records
+from migrate.stack import EngineDied, Project, Stack, Step, judge
 from migrate.verdict import Verdicts
 from stacks.layout import Layout, StorageKind
 from stacks.record import TenantRecord, connect
 
-RENEW_SECONDS = 15
+RENEW_SECONDS = LEASE.total_seconds() / 4
 POLL_SECONDS = 2.0
 GUARD_SECONDS = 1.0
 """How often a long step asks whether it may go on: one that copies for hours stops at a seal too."""
+OUTAGE_SECONDS = 180.0
+"""How long a step waits for a search that restarts or is overloaded; a node of Elastic Cloud is back in a minute."""
+SEARCH_OUTAGE = frozenset({"429", "502", "503", "504"})
+"""Statuses of Elasticsearch, and of the proxy before it, that pass by themselves. AWS says words, not numbers."""
+UP_ATTEMPTS = 3
+"""How often an `up` is begun whose engine, plugin or program was killed."""
 AFTERMATH_SECONDS = 60.0
 """How long after a key is back what hangs on it (a locked search) may still refuse."""
 
@@ -142,7 +149,13 @@ class Runner:
     @contextmanager
     def _acting(self) -> Iterator[None]:
         self.records.refuse_sealed(self.tenant)  # before the lock, which a runner that the seal stops may still hold
-        with durable.single_runner(self.folder, self.tenant), self.records.lease(self.tenant) as fence:
+        alone = durable.single_runner(
+            self.folder,
+            self.tenant,
+            is_overdue=lambda pid: self.records.is_overdue(self.tenant, pid),
+            working_on=self.records.working_on,
+        )
+        with alone, self.records.lease(self.tenant) as fence:
             self._fence = fence
             stop = threading.Event()
             renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True)
@@ -170,7 +183,7 @@ class Runner:
         return operation
 
     def _walk(self, operation: Operation) -> Operation:
-        self.records.note(operation.id, state="running", message=None, hint=None)
+        self.records.note(operation.id, fence=self._fence, state="running", message=None, hint=None)
         planned = self._plan(operation.id)
         self._scribe = Scribe(self._tell, tenant=self.tenant, operation=operation.id, plan=planned)
         self._scribe.begun(kind=operation.kind, mode=operation.mode, resumed=operation.step is not None)
@@ -198,15 +211,16 @@ class Runner:
             raise  # the lease is somebody else's, and so is the operation's state
         except Exception as error:
             failed = failures.explained(error)
-            self.records.note(operation.id, state="failed", message=failed.message, hint=failed.hint)
+            self.records.note(operation.id, fence=self._fence, state="failed", message=failed.message, hint=failed.hint)
             raise
         if outcome["state"] == "done":
-            self.records.note(operation.id, state="done", ended_at=datetime.now(UTC), message=None, hint=None)
+            self.records.note(
+                operation.id, fence=self._fence, state="done", ended_at=datetime.now(UTC), message=None, hint=None
+            )
             self.log.append({"event": "operation-done", "operation": operation.id})
             return self.records.operation(operation.id)
-        self.records.note(
-            operation.id, state=outcome["state"], message=outcome.get("message"), hint=outcome.get("hint")
-        )
+        told = {"message": outcome.get("message"), "hint": outcome.get("hint")}
+        self.records.note(operation.id, fence=self._fence, state=outcome["state"], **told)
         raise _as_error(outcome)
 
     def _plan(self, operation_id: str) -> Plan:
@@ -223,6 +237,7 @@ class Runner:
         try:
             found = self._do_with_patience(operation_id, step)
         except Waiting as waiting:
+            self.records.check(self.tenant, self._fence)
             return Outcome(
                 state="waiting",
                 message=waiting.message,
@@ -236,12 +251,13 @@ class Runner:
             failed = failures.understood(error)
             if failed is None:
                 raise
+            self.records.check(self.tenant, self._fence)  # else the operation's outcome is not ours to tell
             self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": failed.code})
             outcome = Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
             if again_from := goes_on_at(self._plan(operation_id), step, failed.code):
                 outcome["again_from"] = again_from
             return outcome
-        self.records.result(operation_id, step, found)
+        self.records.result(operation_id, step, found, fence=self._fence)
         self._scribe.step_done(step, time.monotonic() - began)
         return Outcome(state="done")
 
@@ -253,7 +269,7 @@ class Runner:
         self._began = {"step_began_at": now, "phase_began_at": now}
         if is_same and before.progress:
             self._began["phase_began_at"] = before.progress.get("phase_began_at", now)
-        self.records.note(operation_id, step=step, progress=self._began)
+        self.records.note(operation_id, fence=self._fence, step=step, progress=self._began)
         self._scribe.step(step)
 
     @property
@@ -268,8 +284,9 @@ class Runner:
         return Outcome(state="failed", message=stopped.message, hint=stopped.hint, code=stopped.code)
 
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
-        """Does a step; while it fails because a key in use is lost, waits for the key and does it again."""
+        """Does a step; while a key in use is lost or a search is down, waits for it and does the step again."""
         until = time.monotonic() + self._patience
+        outage = time.monotonic() + min(self._patience, OUTAGE_SECONDS)
         while True:
             try:
                 return self._do(operation_id, step)
@@ -281,6 +298,10 @@ class Runner:
                 if lost is not None:
                     self._wait_for_key(operation_id, step, lost, until)
                     self._back = time.monotonic()
+                elif (
+                    isinstance(failed, CloudError) and failed.cloud_code in SEARCH_OUTAGE and time.monotonic() < outage
+                ):
+                    self._reporter(operation_id, step)(Progress(move="wait", waiting=failed.message))
                 elif self._back is None or time.monotonic() - self._back > AFTERMATH_SECONDS:
                     raise
                 else:
@@ -292,7 +313,7 @@ class Runner:
         """Returns once no key in use is lost; raises KeyLost when the patience is over, Conflict if it was sealed."""
         self._guard.check()
         self.log.append({"event": "waiting", "operation": operation_id, "step": step, "because": lost.message})
-        self.records.note(operation_id, state="waiting", message=lost.message, hint=lost.hint)
+        self.records.note(operation_id, fence=self._fence, state="waiting", message=lost.message, hint=lost.hint)
         moves = self._moves(operation_id, step)
         still: KeyLost | None = lost
         while still is not None:
@@ -302,7 +323,7 @@ class Runner:
             moves.report(Progress(move="wait", waiting=still.message))
             time.sleep(POLL_SECONDS)
             still = moves.lost_key()
-        self.records.note(operation_id, state="running", message=None, hint=None)
+        self.records.note(operation_id, fence=self._fence, state="running", message=None, hint=None)
 
     def _do(self, operation_id: str, step: str) -> dict[str, Any]:
         phase_name, what = step.split("/", 1)
@@ -317,7 +338,11 @@ class Runner:
 
     def _moves(self, operation_id: str, step: str) -> Moves:
         return Moves(
-            live=Live(self._phase(operation_id, step.split("/", 1)[0]).layout, self.stack.outputs()),
+            live=Live(
+                self._phase(operation_id, step.split("/", 1)[0]).layout,
+                self.stack.outputs(),
+                Fence(self.records, self.tenant, self._fence),
+            ),
             operation=self.records.operation(operation_id),
             folder=self.folder,
             verdicts=self.verdicts,
@@ -331,8 +356,10 @@ class Runner:
         operation = self.records.operation(operation_id)
         if phase.layout.gate.jobs == "closed" and operation.cutoff is None:
             now = datetime.now(UTC)
-            self.records.note_once(operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000))
-            self.records.note_once(operation_id, "jobs_closed_at", now)
+            self.records.note_once(
+                operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000), fence=self._fence
+            )
+            self.records.note_once(operation_id, "jobs_closed_at", now, fence=self._fence)
             phase = next(p for p in self._plan(operation_id).phases if p.name == name)
         return phase
 
@@ -342,15 +369,7 @@ class Runner:
         report = self._reporter(operation_id, f"{phase.name}/up")
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)
-        recovered = self.stack.recover()
-        with tempfile.TemporaryDirectory() as folder:
-            plan_file = Path(folder) / "plan.json"
-            report(Progress(move="preview"))
-            steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
-            judge(steps, phase.layout)
-            self._guard.check()
-            report(Progress(move="up"))
-            self.stack.up(fence=self._fence, plan_file=plan_file)
+        steps, recovered = self._brought_up(operation_id, phase, report)
         if self.stack.outputs().get("generation") != generation:
             raise KeyshiftError(
                 f"the program of tenant {self.tenant} ended before its last line in {operation_id}",
@@ -358,10 +377,37 @@ class Runner:
                 code="program-incomplete",
             )
         if phase.layout.gate.jobs == "open" and self.records.operation(operation_id).jobs_closed_at:
-            self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC))
+            self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC), fence=self._fence)
         changes = {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
         self.log.append({"event": "up", "operation": operation_id, "phase": phase.name, "generation": generation})
         return {"generation": generation, "changes": changes, "recovered": recovered}
+
+    def _brought_up(
+        self, operation_id: str, phase: Phase, report: Callable[[Progress], None]
+    ) -> tuple[list[Step], list[str]]:
+        """The steps that were taken, and what was recovered. An engine, plugin or program that dies is replaced."""
+        recovered: list[str] = []
+        for attempt in range(1, UP_ATTEMPTS + 1):
+            try:
+                recovered += self.stack.recover()
+                with tempfile.TemporaryDirectory() as folder:
+                    plan_file = Path(folder) / "plan.json"
+                    report(Progress(move="preview"))
+                    steps = self.stack.preview(fence=self._fence, plan_file=plan_file)
+                    judge(steps, phase.layout)
+                    self._guard.check()
+                    report(Progress(move="up"))
+                    self.stack.up(fence=self._fence, plan_file=plan_file)
+            except EngineDied as died:
+                self.log.append({"event": "engine-died", "operation": operation_id, "phase": phase.name})
+                if attempt == UP_ATTEMPTS:
+                    raise
+                again = f"{died.message}; once again ({attempt + 1} of {UP_ATTEMPTS})"
+                recovered.append(again)
+                report(Progress(move="wait", waiting=again))
+            else:
+                return steps, recovered
+        raise AssertionError("the last attempt either returns or raises")
 
     def _refuse_unproven(self, layout: Layout) -> None:
         """No unit is released or dropped while the verdict that the layout names is not stored and good."""
@@ -387,7 +433,7 @@ class Runner:
                 self._guard.check()
             pace = self._speed(progress)
             kept = {**self._began, "reported_at": datetime.now(UTC).isoformat(), **asdict(progress), **asdict(pace)}
-            self.records.note(operation_id, progress=kept)
+            self.records.note(operation_id, fence=self._fence, progress=kept)
             self._scribe.progress(step, progress, pace)
 
         return report

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -282,11 +283,13 @@ class Stack:
         done: list[str] = []
         for lock in self._locks():
             done += self._end_engine(lock)
-        if done:
-            self._select().cancel()
+        with _told("recovery", self.name):
+            if done:
+                self._select().cancel()
         deployment = self._state_file()
         if deployment is None:
-            deployment = self._select().export_stack().deployment or {}
+            with _told("recovery", self.name):
+                deployment = self._select().export_stack().deployment or {}
         pending = [op for op in deployment.get("pending_operations") or [] if op.get("type") == "creating"]
         if pending:
             with _told("refresh", self.name):
@@ -369,12 +372,33 @@ def _unsecret(value: Any) -> Any:
     return [_unsecret(one) for one in value] if isinstance(value, list) else value
 
 
+class EngineDied(CloudError):
+    """A process of an engine's run was killed or crashed. What it left is recovered before the next run."""
+
+
+_DEATH = re.compile(
+    r"error reading from server: EOF|transport is closing|code = Unavailable|connection reset by peer"
+    r"|\bcode: -\d|signal: killed"
+)
+"""Of a plugin or host: the end of its connection, as gRPC says it. Of the engine or the program: the signal's number.
+
+Measured with Pulumi 3.259; the Automation API prints the engine's own code as `code: -9`, the engine the
+program's as `exit code: -9`.
+"""
+
+
 @contextmanager
 def _told(what: str, stack: str, *, hint: str | None = None) -> Iterator[None]:
     """The engine's diagnostics as one readable error."""
     try:
         yield
     except CommandError as error:
+        if _DEATH.search(str(error)):
+            raise EngineDied(
+                f"the engine, a plugin or the program died in the {what} of {stack}",
+                hint=f"look for what kills processes here (memory?), then: keyshift resume {stack.removeprefix('tenant-')}",
+                code="engine-died",
+            ) from error
         raise CloudError(
             f"{what} of {stack} failed: {redact_text(diagnostics(str(error)))}",
             hint=hint or f"mend the cause, then: keyshift resume {stack.removeprefix('tenant-')}",

@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ministack.core import iam_actions
 from ministack.core import iam_evaluator as evaluator
+from ministack.core import lambda_runtime as environments
 from ministack.core.responses import get_account_id
-from ministack.services import eventbridge, iam, s3, sqs
+from ministack.services import eventbridge, iam, lambda_svc, s3, sqs
 
 from sandbox.aws.identity import principal_arn
 
@@ -30,7 +31,13 @@ _dispatch_event = eventbridge._dispatch_event
 _invoke_target = eventbridge._invoke_target
 _validate_role_arn = evaluator.validate_role_arn
 _action_from_target = iam_actions._action_from_target
+_update_code = lambda_svc._update_code
+_update_config = lambda_svc._update_config
+_release_worker = lambda_svc.release_worker
+_send_to_queue = eventbridge._dispatch_to_sqs
 _log = logging.getLogger("sandbox.aws")
+_retired: set[Any] = set()
+"""Execution environments of a function that was updated while they were at work."""
 
 
 def apply() -> None:
@@ -42,6 +49,10 @@ def apply() -> None:
     eventbridge._invoke_target = _invoke_if_allowed
     evaluator.validate_role_arn = _validate_function_role
     iam_actions._action_from_target = _action_of_a_batch
+    lambda_svc._update_code = _spare_busy(_update_code)
+    lambda_svc._update_config = _spare_busy(_update_config)
+    lambda_svc.release_worker = _release
+    eventbridge._dispatch_to_sqs = _send_alone
     # S3 User Guide, "EventBridge event types and detail": a change of tags is an event of its own.
     s3._S3_EVENTBRIDGE_EVENT_DETAIL_TYPE |= {
         "ObjectTagging:Put": "Object Tags Added",
@@ -120,3 +131,34 @@ def _validate_function_role(role_arn: str) -> str | None:
         for statement in statements
     )
     return None if is_trusted else "The role defined for the function cannot be assumed by Lambda."
+
+
+def _spare_busy(update: Callable[[str, dict[str, Any]], Any]) -> Callable[[str, dict[str, Any]], Any]:
+    """Lambda Developer Guide, "Updating function code": invocations in flight end with the code that they began with.
+
+    ministack kills every environment of an updated function. The batch in one of them was then neither done
+    nor failed by the function, and its messages stayed in flight until their visibility timeout.
+    """
+
+    def updated(name: str, data: dict[str, Any]) -> Any:
+        with environments._lock:
+            for key, pool in environments._workers.items():
+                if key.split(":")[-2] == name:
+                    _retired.update(worker for worker in pool if worker.in_use)
+                    pool[:] = [worker for worker in pool if not worker.in_use]
+        return update(name, data)
+
+    return updated
+
+
+def _release(worker: Any) -> None:
+    _release_worker(worker)
+    if worker in _retired:
+        _retired.discard(worker)
+        environments.kill_workers([worker])
+
+
+def _send_alone(*args: Any, **named: Any) -> None:
+    """The poller puts a new list of messages in the place of the old: one that is added meanwhile would be lost."""
+    with sqs._queues_lock:
+        _send_to_queue(*args, **named)

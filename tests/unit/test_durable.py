@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from migrate import durable
-from migrate.errors import RefusedInput
+from migrate.durable import Outcome
+from migrate.errors import Conflict, RefusedInput
 
 SECONDS = 60
 
@@ -146,3 +149,39 @@ def test_a_second_runner_is_refused_by_the_first_ones_pid_until_that_one_is_dead
     first.communicate()
     with durable.single_runner(tmp_path, "acme"):
         pass
+
+
+def test_a_stopped_runner_that_is_overdue_is_ended_before_the_next_one_acts(tmp_path: Path) -> None:
+    first = start(tmp_path, {"b": "die"})
+    wait_for(tmp_path / "standing", first)
+    os.kill(first.pid, signal.SIGSTOP)
+    asked: list[int] = []
+
+    def is_overdue(pid: int) -> bool:
+        asked.append(pid)
+        return True
+
+    with durable.single_runner(tmp_path, "acme", is_overdue=is_overdue):
+        assert first.wait(SECONDS) == -signal.SIGKILL, "woken up later it would go on"
+    assert asked == [first.pid]
+    first.communicate()
+
+
+def test_a_runner_that_was_overtaken_leaves_the_journal_to_its_successor(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    def overtaken(_: str, step: str) -> Outcome:
+        done.append(step)
+        if step == "b":
+            raise Conflict("the lease went to another one", code="lease-lost")
+        return Outcome(state="done")
+
+    def successor(_: str, step: str) -> Outcome:
+        done.append(step)
+        return Outcome(state="done")
+
+    with pytest.raises(Conflict, match="went to another one"):
+        durable.walk(tmp_path, "acme", "acme-enable-9", ["a", "b", "c"], overtaken)
+    outcome = durable.walk(tmp_path, "acme", "acme-enable-9", ["a", "b", "c"], successor)
+    assert outcome["state"] == "done"
+    assert done == ["a", "b", "b", "c"], "an error in the journal would be taken for the step's end"

@@ -16,10 +16,11 @@ import pytest
 import sqlalchemy as sql
 import time_machine
 
+from migrate import records as record_module
 from migrate.errors import Conflict, RefusedInput
 from migrate.operations import OperationKind
 from migrate.records import LEASE, Records
-from stacks.record import TENANTS, connect
+from stacks.record import TENANTS, TenantRecord, connect
 
 HOST = socket.gethostname()
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -36,6 +37,12 @@ def records(engine: sql.Engine) -> Records:
     records = Records(engine)
     records.create(layouts.standard())
     return records
+
+
+@pytest.fixture(autouse=True)
+def _watched_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_module, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(record_module, "WATCH_POLL_SECONDS", 0.001)
 
 
 def lease_is_held_by(engine: sql.Engine, owner: str, *, until: datetime | None = None) -> None:
@@ -177,6 +184,76 @@ def test_a_runner_whose_lease_went_to_another_one_can_neither_renew_nor_write(
         assert records.tenant("acme").generation == 1
     held = records.tenant("acme")
     assert (held.lease_owner, held.lease_fence) == ("another-host:1", 5), "what is not ours is not given back by us"
+
+
+def test_a_jump_of_the_clock_takes_no_lease_from_a_holder_that_renews_it(
+    records: Records, engine: sql.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "WATCH_SECONDS", 30)
+    with time_machine.travel(NOW, tick=False) as clock:
+        lease_is_held_by(engine, "another-host:1")
+        clock.shift(timedelta(days=1))
+        looks: list[None] = []
+        look = records.tenant
+
+        def tenant(name: str) -> TenantRecord:
+            looks.append(None)
+            if len(looks) == 3:
+                records.renew("acme", 5)
+            return look(name)
+
+        monkeypatch.setattr(records, "tenant", tenant)
+        with pytest.raises(RefusedInput, match="worked on by another-host:1"), records.lease("acme"):
+            pass
+    assert records.tenant("acme").lease_fence == 5
+
+
+def test_a_clock_that_was_put_back_does_not_keep_a_dead_runners_lease_for_a_day(
+    records: Records, engine: sql.Engine
+) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        lease_is_held_by(engine, "another-host:1")
+        clock.shift(-timedelta(days=1))
+        with records.lease("acme") as fence:
+            assert fence == 6
+
+
+def test_an_overtaken_runner_writes_nothing_about_its_operation(records: Records, engine: sql.Engine) -> None:
+    with records.lease("acme") as fence:
+        begun = records.begin(records.tenant("acme"), OperationKind.ENABLE, "byok")
+        records.note(begun.id, fence=fence, step="key/up")
+        lease_is_held_by(engine, "another-host:1")
+        before = records.operation(begun.id)
+        for write in (
+            lambda: records.note(begun.id, fence=fence, state="failed"),
+            lambda: records.result(begun.id, "key/up", {"generation": 9}, fence=fence),
+            lambda: records.note_once(begun.id, "cutoff", NOW, fence=fence),
+        ):
+            with pytest.raises(Conflict, match="went to another-host:1"):
+                write()
+        assert records.operation(begun.id) == before
+        records.note(begun.id, fence=5, step="key/1-key-material")
+        assert records.operation(begun.id).step == "key/1-key-material", "and its successor does write"
+
+
+def test_who_is_refused_is_told_the_operation_that_is_under_way(records: Records, engine: sql.Engine) -> None:
+    begun = records.begin(records.tenant("acme"), OperationKind.ENABLE, "byok")
+    records.note(begun.id, step="build/2-copy")
+    lease_is_held_by(engine, "another-host:1")
+    with (
+        pytest.raises(RefusedInput, match=r"in acme-enable-1 \(step build/2-copy\)"),
+        records.lease("acme"),
+    ):
+        pass
+
+
+def test_only_a_lease_that_has_run_out_makes_its_process_overdue(records: Records, engine: sql.Engine) -> None:
+    with time_machine.travel(NOW, tick=False) as clock, process() as child:
+        lease_is_held_by(engine, f"{HOST}:{child.pid}")
+        assert not records.is_overdue("acme", child.pid)
+        clock.shift(LEASE)
+        assert records.is_overdue("acme", child.pid)
+        assert not records.is_overdue("acme", child.pid + 1), "a lease of another process says nothing about this one"
 
 
 # operations -----------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ from migrate.progress import Progress
 from migrate.records import Operation, Records
 from migrate.runner import Runner, step_names
 from migrate.seals import Seals
-from migrate.stack import Project, Step, UnexpectedPlan
+from migrate.stack import EngineDied, Project, Step, UnexpectedPlan
 from migrate.verdict import Verdict, VerdictKind
 from stacks.layout import Layout
-from stacks.record import connect
+from stacks.record import TENANTS, connect
 
 PHASES = ["key", "build", "freeze", "attach", "serve", "purge", "drop"]
 
@@ -40,6 +40,7 @@ class FakeStack:
         self.steps: list[Step] = []
         self.generation = 0
         self.is_cut_short = False
+        self.dies = 0
 
     def render(self, _: Layout, generation: int) -> None:
         self.calls.append("render")
@@ -57,6 +58,9 @@ class FakeStack:
     def up(self, *, fence: int, plan_file: Path) -> None:
         self.calls.append("up")
         assert (fence, plan_file) == (self.fence, self.plan_file), "the up has to be bound by the plan that was judged"
+        if self.dies:
+            self.dies -= 1
+            raise EngineDied("it died in the up", hint="keyshift resume acme", code="engine-died")
         self.generation = 0 if self.is_cut_short else self.rendered
 
     def outputs(self) -> dict[str, Any]:
@@ -606,3 +610,86 @@ def test_every_move_gets_the_guard_of_this_runner(
     seal_it(records)
     with pytest.raises(Conflict):
         given[-1]()
+
+
+# processes that die, runners that are overtaken ----------------------------------------------
+
+
+def test_an_engine_that_died_is_recovered_and_run_again_and_both_are_said(
+    walker: Runner, records: Records, stack: FakeStack, moves: FakeMoves
+) -> None:
+    stack.dies = 2
+    done = walker.run(OperationKind.ENABLE, "byok")
+    assert done.state == "done"
+    assert stack.calls[:10] == ["render", *["recover", "preview", "up"] * 3]
+    assert [said.rpartition("; ")[2] for said in moves.waited] == ["once again (2 of 3)", "once again (3 of 3)"]
+    assert len(done.results["key/up"]["recovered"]) == 2
+    assert [line["event"]["event"] for line in walker.log.events()].count("engine-died") == 2
+
+
+def test_an_engine_that_dies_again_and_again_stops_the_operation_and_a_resume_goes_on(
+    walker: Runner, records: Records, stack: FakeStack
+) -> None:
+    stack.dies = runner.UP_ATTEMPTS
+    with pytest.raises(KeyshiftError, match="died in the up") as failed:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert failed.value.code == "engine-died"
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step, held.hint) == ("failed", "key/up", "keyshift resume acme")
+    assert walker.resume().state == "done"
+
+
+@pytest.mark.parametrize("answer", ["fails", "waits", "succeeds"])
+def test_a_runner_overtaken_in_a_step_leaves_the_operation_as_its_successor_has_it(
+    walker: Runner, records: Records, moves: FakeMoves, answer: str
+) -> None:
+    def overtaken(move: Move) -> dict[str, Any]:
+        if move.kind == "copy":
+            with records._engine.begin() as connection:
+                connection.execute(TENANTS.update().values(lease_owner="another-host:1", lease_fence=99))
+            records.note("acme-enable-1", fence=99, step="purge/1-purge-storage", message="the successor's")
+            if answer == "fails":
+                raise CloudError("S3 answered 503")
+            if answer == "waits":
+                raise Waiting("no key", waits_for="the key")
+        return {}
+
+    moves.do = overtaken
+    with pytest.raises(Conflict, match="went to another-host:1"):
+        walker.run(OperationKind.ENABLE, "byok")
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step, held.message) == ("running", "purge/1-purge-storage", "the successor's")
+    assert "build/3-copy" not in held.results
+
+
+@pytest.mark.parametrize("status", ["429", "502", "503", "504"])
+@pytest.mark.parametrize("kind", ["fill", "verify-index", "canary"])
+def test_a_search_that_restarts_is_waited_for_by_name_and_the_step_is_done_again(
+    walker: Runner, records: Records, moves: FakeMoves, kind: str, status: str
+) -> None:
+    outage = CloudError(f"the search answered {status}", cloud_code=status)
+    do, failed = moves.do, [outage, outage]
+
+    def down(move: Move) -> dict[str, Any]:
+        if move.kind == kind and failed:
+            raise failed.pop()
+        return do(move)
+
+    moves.do = down
+    moves.lost_key = lambda: None
+    assert walker.run(OperationKind.ENABLE, "byok").state == "done"
+    assert moves.waited == [outage.message] * 2
+
+
+def test_a_search_that_stays_away_stops_the_operation_and_a_resume_goes_on(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "OUTAGE_SECONDS", 0)
+    moves.fails["verify-index"] = CloudError("the search answered 503", cloud_code="503", hint="see that it runs")
+    moves.lost_key = lambda: None
+    with pytest.raises(KeyshiftError, match="answered 503"):
+        walker.run(OperationKind.ENABLE, "byok")
+    held = records.operation("acme-enable-1")
+    assert (held.state, held.step, held.hint) == ("failed", "freeze/6-verify-index", "see that it runs")
+    moves.fails.clear()
+    assert walker.resume().state == "done"

@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import layouts
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
-from components.aws import closed
 from components.audiences import AUDIENCES
+from components.aws import closed
 from components.aws.access import Tenancy, archive_policy
 from components.aws.storage import bucket_policy
 from migrate import denials, probes, seal, tenants
@@ -590,7 +591,10 @@ def test_an_unfinished_operation_brings_its_own_layout_up_after_a_restore(world:
 class FakeIndices:
     def __init__(self) -> None:
         self.held = {"records-000001"}
-        self.indices = self
+        self.indices = self.snapshot = self
+
+    def get_repository(self) -> Any:
+        return SimpleNamespace(body={})
 
     def exists(self, *, index: str) -> bool:
         return index in self.held
