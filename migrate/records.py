@@ -333,6 +333,16 @@ class Records:
             )
             self._refuse_overtaken(connection, operation, fence, written.rowcount)
 
+    def note_sealed(self, operation: str, **values: object) -> None:
+        """As `note`, by a runner whose fence a seal has overtaken; while the seal stands nobody else writes there."""
+        is_sealed = sql.exists().where(TENANTS.c.name == OPERATIONS.c.tenant, TENANTS.c.sealed)
+        with self._engine.begin() as connection:
+            connection.execute(
+                OPERATIONS.update()
+                .where(OPERATIONS.c.id == operation, is_sealed)
+                .values({name: _column(value) for name, value in values.items()})
+            )
+
     def note_once(self, operation: str, column: str, instant: datetime, *, fence: int | None = None) -> datetime:
         """Writes an instant unless one stands there; returns what stands there now."""
         with self._engine.begin() as connection:

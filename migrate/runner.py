@@ -220,7 +220,10 @@ class Runner:
             self.log.append({"event": "operation-done", "operation": operation.id})
             return self.records.operation(operation.id)
         told = {"message": outcome.get("message"), "hint": outcome.get("hint")}
-        self.records.note(operation.id, fence=self._fence, state=outcome["state"], **told)
+        if outcome.get("code") == "sealed":
+            self.records.note_sealed(operation.id, state=outcome["state"], **told)
+        else:
+            self.records.note(operation.id, fence=self._fence, state=outcome["state"], **told)
         raise _as_error(outcome)
 
     def _plan(self, operation_id: str) -> Plan:
