@@ -239,7 +239,10 @@ class Runner:
         self._begin_step(operation_id, step)
         try:
             found = self._do_with_patience(operation_id, step)
+            self.records.result(operation_id, step, found, fence=self._fence)
         except Waiting as waiting:
+            if (sealed := self._sealed()) is not None:
+                return sealed
             self.records.check(self.tenant, self._fence)
             return Outcome(
                 state="waiting",
@@ -260,7 +263,6 @@ class Runner:
             if again_from := goes_on_at(self._plan(operation_id), step, failed.code):
                 outcome["again_from"] = again_from
             return outcome
-        self.records.result(operation_id, step, found, fence=self._fence)
         self._scribe.step_done(step, time.monotonic() - began)
         return Outcome(state="done")
 
