@@ -216,6 +216,23 @@ def resume(name: TenantName, wait: WaitSeconds = PATIENCE_SECONDS, as_json: AsJs
 
 
 @app.command()
+def abort(
+    name: TenantName,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the way back and change nothing.")] = False,
+    wait: WaitSeconds = PATIENCE_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Undo the unfinished operation, until the new side serves (vendor)."""
+    runner = _runner(name, wait=wait, as_json=as_json)
+    if dry_run:
+        _print(runner.preview_abort().model_dump(mode="json"), as_json, show.plan)
+        return
+    with _interruptible(name):
+        operation = runner.abort()
+    _print(tenants.report(Project.find(), operation), as_json, show.report)
+
+
+@app.command()
 def seal(
     name: TenantName,
     reason: Annotated[str, typer.Option(help="Why; everybody who finds the tenant closed reads it.")],

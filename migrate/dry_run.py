@@ -248,6 +248,8 @@ _REQUESTS = {
     # What differs from the comparison before the freeze was copied since, and is assumed to be nothing.
     "verify-storage": lambda held, _: {"LIST": 2 * held.pages, "GET tags": 2},
     "canary": lambda *_: {"PUT": 1, "LIST": 1, "DELETE": 2, "KMS GenerateDataKey": 1},
+    "prove-untouched": lambda held, _: {"LIST": held.pages + 3},
+    "purge-target": lambda held, _: {"LIST": held.pages + 1, "DELETE": held.pages},
     "purge-storage": lambda held, _: {"LIST": held.pages + 1, "DELETE": held.pages},
     "prove-empty": lambda *_: {"LIST": 2},
 }

@@ -19,8 +19,9 @@ from pathlib import Path
 from queue import Queue
 from typing import IO, Required, TypedDict
 
+import sqlalchemy as sql
 import structlog
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
 
 from migrate.errors import Conflict, RefusedInput
 
@@ -134,8 +135,48 @@ def walk(folder: Path, tenant: str, operation: str, steps: list[str], act: Act) 
     """
     global _act  # noqa: PLW0603 - DBOS calls module-level functions; one process walks one tenant
     _act = act
+    DBOS(config=_config(folder, tenant))
+    DBOS.launch()
+    try:
+        return _watched(operation, steps)
+    finally:
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+        _act = None
+
+
+def give_up(folder: Path, tenant: str, operation: str) -> None:
+    """Cancels an operation that a kill cut off: the next launch would take it up again by itself.
+
+    One that has ended, or never was, stays as it is. The caller holds `single_runner`.
+    """
+    config = _config(folder, tenant)
+    if not _is_begun(config):
+        return
+    client = DBOSClient(
+        system_database_url=config.get("system_database_url"),
+        dbos_system_schema=config.get("dbos_system_schema"),
+        serializer=DBOSPortableJSONSerializer(),
+    )
+    try:
+        if client.list_workflows(workflow_ids=[operation]):
+            client.cancel_workflow(operation)
+    finally:
+        client.destroy()
+
+
+def _is_begun(config: DBOSConfig) -> bool:
+    """Whether the journal was ever written: its first launch makes its tables."""
+    engine = sql.create_engine(str(config.get("system_database_url")))
+    try:
+        schema = None if engine.dialect.name == "sqlite" else config.get("dbos_system_schema")
+        return sql.inspect(engine).has_table("workflow_status", schema=schema)
+    finally:
+        engine.dispose()
+
+
+def _config(folder: Path, tenant: str) -> DBOSConfig:
     url = os.environ.get("KEYSHIFT_JOURNAL_URL", f"sqlite:///{folder / 'journal.sqlite'}")
-    config = DBOSConfig(
+    return DBOSConfig(
         name="keyshift",
         system_database_url=url,
         dbos_system_schema=f"journal_{tenant.replace('-', '_')}",
@@ -145,13 +186,6 @@ def walk(folder: Path, tenant: str, operation: str, steps: list[str], act: Act) 
         console_log_level="CRITICAL",
         log_level="WARNING",
     )
-    DBOS(config=config)
-    DBOS.launch()
-    try:
-        return _watched(operation, steps)
-    finally:
-        DBOS.destroy(workflow_completion_timeout_sec=0)
-        _act = None
 
 
 def _watched(operation: str, steps: list[str]) -> Outcome:

@@ -15,13 +15,13 @@ from botocore.exceptions import ClientError
 from components.audiences import WRITERS
 from components.worker.document import document_id
 from migrate import aws
-from migrate.copy.engine import Transfer, copy_pass
+from migrate.copy.engine import Transfer, copy_pass, tidy
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.preflight import require_movable, require_something, survey
 from migrate.copy.purge import Purge, prove_empty, purge
 from migrate.copy.s3 import Side, delete_version, list_versions
 from migrate.copy.tags import TagQueue
-from migrate.copy.verify import verify_copied, verify_storage
+from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
 from migrate.freeze import Freeze, Pipe
 from migrate.guard import Check, unguarded
@@ -88,6 +88,8 @@ class Moves:
             "verify-index": self._verify_index,
             "canary": self._canary,
             "open-search": self._open_search,
+            "prove-untouched": self._prove_untouched,
+            "purge-target": self._purge_target,
             "purge-storage": self._purge_storage,
             "purge-search": self._purge_search,
             "prove-empty": self._prove_empty,
@@ -150,7 +152,7 @@ class Moves:
 
     @property
     def _manifest_path(self) -> Path:
-        return self.folder / "operations" / self.operation.id / "manifest.sqlite"
+        return self.folder / "operations" / self.operation.moves_of / "manifest.sqlite"
 
     def _preflight(self, move: Move) -> Found:
         """Once more, now that the target stands: much may have been archived while a key was waited for."""
@@ -346,7 +348,7 @@ class Moves:
         """One object goes bucket -> search, and its removal too; nothing of it stays on either side."""
         target, search = self.live.storage(_named(move.target)), _named(move.search)
         client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
-        key, now = f"attachments/.keyshift-canary-{self.operation.id}", datetime.now(UTC)
+        key, now = self._canary_key, datetime.now(UTC)
         at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         # Of the clock: higher than the one of an attempt that was cut off, which the search may still know.
         revision = int(now.timestamp() * 1000)
@@ -363,22 +365,55 @@ class Moves:
             return answer["_source"]["deleted"] if is_ours else None
 
         there = self._until(lambda: deleted() is False, "the canary to reach the search", CANARY_WITHIN_SECONDS)
-        for entry in list_versions(target, key):
-            if entry.key == key:
-                delete_version(target, key, entry.version_id)
+        self._remove_canary(target)
         gone = self._until(lambda: deleted() is True, "the canary's removal to reach the search", CANARY_WITHIN_SECONDS)
         client.delete(index=index, id=document_id(key), refresh=True)
         return {"arrived_after": there, "removed_after": gone}
 
+    @property
+    def _canary_key(self) -> str:
+        return f"attachments/.keyshift-canary-{self.operation.moves_of}"
+
+    def _remove_canary(self, target: Side) -> None:
+        for entry in list_versions(target, self._canary_key):
+            if entry.key == self._canary_key:
+                delete_version(target, entry.key, entry.version_id)
+
+    def _prove_untouched(self, move: Move) -> Found:
+        """Settles what the aborted operation left in the middle of, and proves that none of it is needed."""
+        started, target = datetime.now(UTC), _named(move.target)
+        with self._manifest(move) as manifest:
+            transfer = self._transfer(move, manifest)
+            self.guard()
+            tidy(transfer)
+            self._remove_canary(transfer.target)
+            found = verify_untouched(transfer, self.report)
+        details = {"source": str(transfer.source.storage), "target": str(transfer.target.storage)}
+        verdict = self._verdict(
+            move,
+            VerdictKind.UNTOUCHED,
+            target,
+            started,
+            counts={"versions": found.versions, "newer": found.newer},
+            manifest_sha256=found.manifest_sha256,
+            details=details,
+        )
+        return {**asdict(found), "verdict": verdict, **details}
+
+    def _purge_target(self, move: Move) -> Found:
+        return self._purged(move, _named(move.target), Where.TARGET)
+
     def _purge_storage(self, move: Move) -> Found:
+        return self._purged(move, _named(move.storage), Where.SOURCE)
+
+    def _purged(self, move: Move, storage: str, where: Where) -> Found:
         verdict = self.verdicts.load(_named(move.verdict))
         if verdict is None:
             raise VerificationFailed(
                 f"the verdict {move.verdict} does not exist; nothing was deleted", code="no-verdict"
             )
         with self._manifest(move) as manifest:
-            side = self.live.storage(_named(move.storage))
-            purged = purge(Purge(side, Where.SOURCE, manifest, verdict, self.guard), self.report)
+            purged = purge(Purge(self.live.storage(storage), where, manifest, verdict, self.guard), self.report)
         return asdict(purged)
 
     def _purge_search(self, move: Move) -> Found:

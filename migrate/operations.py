@@ -15,6 +15,7 @@ class OperationKind(StrEnum):
     CREATE = "create"
     REQUEST = "request"
     ENABLE = "enable"
+    ABORT = "abort"
 
 
 class Frozen(BaseModel):
@@ -45,6 +46,8 @@ MoveKind = Literal[
     "verify-index",
     "canary",  # one object goes bucket -> search through the new pipeline
     "open-search",  # the read alias shows everything again
+    "prove-untouched",  # the source still holds all that was copied: what was copied may go
+    "purge-target",  # the half-made target of an aborted operation
     "purge-storage",
     "purge-search",
     "prove-empty",

@@ -8,6 +8,8 @@ on while the named verdict is not stored.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from migrate.errors import RefusedInput
 from migrate.operations import Move, OperationKind, Phase, Plan, Request, Wait
 from stacks.layout import (
@@ -25,6 +27,8 @@ from stacks.layout import (
     Storage,
     StorageKind,
 )
+
+Unit = TypeVar("Unit", Storage, Search)
 
 
 def plan(request: Request, layout: Layout) -> Plan:
@@ -109,14 +113,8 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
     )
     released = served.model_copy(
         update={
-            "storages": tuple(
-                u.model_copy(update={"release": verdict["storage"]}) if u.id == serves.storage else u
-                for u in served.storages
-            ),
-            "searches": tuple(
-                u.model_copy(update={"release": verdict["index"]}) if u.id == serves.search else u
-                for u in served.searches
-            ),
+            "storages": _released(served.storages, serves.storage, verdict["storage"]),
+            "searches": _released(served.searches, serves.search, verdict["index"]),
         }
     )
     dropped = released.model_copy(
@@ -247,7 +245,106 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
     ]
 
 
+def _abort(request: Request, layout: Layout) -> list[Phase]:
+    """Back to what served all along, from whatever layout an operation before its cut-over has reached.
+
+    Jobs and searches are let in first: the source has been whole throughout. A key that is not used any more stays,
+    as after `key request`: the next operation takes it.
+    """
+    if layout.serves is None:
+        raise RefusedInput(
+            f"tenant {layout.tenant} serves nothing yet, so there is nothing to go back to",
+            hint=f"keyshift resume {layout.tenant}",
+            code="serves-nothing",
+        )
+    serves, verdict = layout.serves, {name: f"{request.operation}-{name}" for name in ("untouched", "purge")}
+    reopened = layout.model_copy(
+        update={
+            "gate": Gate(),
+            "storages": _watched(layout.storages, serves.storage, is_watched=False),
+            "pipelines": tuple(
+                p.model_copy(
+                    update={"state": PipelineState.RUNNING if p.id == serves.pipeline else PipelineState.DETACHED}
+                )
+                for p in layout.pipelines
+            ),
+        }
+    )
+    made = {u.id for u in (*layout.storages, *layout.searches, *layout.pipelines)} - set(serves.model_dump().values())
+    storage = next((u.id for u in layout.storages if u.id in made), None)
+    search = next((u.id for u in layout.searches if u.id in made), None)
+    open_search = Move(kind="open-search", title=f"show all of {serves.search}", search=serves.search)
+    reopen = Phase(
+        name="reopen",
+        title=f"serve {serves.storage} and {serves.search} as before; open the gate",
+        layout=_checked(reopened),
+        moves=(open_search,),
+        reversible=False,
+    )
+    if storage is None or search is None:
+        return [reopen]
+    released = reopened.model_copy(
+        update={
+            "storages": _released(reopened.storages, storage, verdict["untouched"]),
+            "searches": _released(reopened.searches, search, verdict["untouched"]),
+        }
+    )
+    dropped = released.model_copy(
+        update={
+            "storages": tuple(u for u in released.storages if u.id not in made),
+            "searches": tuple(u for u in released.searches if u.id not in made),
+            "pipelines": tuple(u for u in released.pipelines if u.id not in made),
+            "dropped": (*layout.dropped, *(Dropped(id=id, verdict=verdict["purge"]) for id in sorted(made))),
+        }
+    )
+    between = {"storage": serves.storage, "target": storage}
+    return [
+        reopen.model_copy(
+            update={
+                "moves": (
+                    open_search,
+                    Move(
+                        kind="prove-untouched",
+                        title=f"prove that {serves.storage} still holds all that was copied to {storage}",
+                        verdict=verdict["untouched"],
+                        **between,
+                    ),
+                )
+            }
+        ),
+        Phase(
+            name="purge",
+            title=f"purge {storage} and {search}",
+            layout=_checked(released),
+            moves=(
+                Move(
+                    kind="purge-target",
+                    title=f"delete what was copied to {storage}",
+                    verdict=verdict["untouched"],
+                    **between,
+                ),
+                Move(
+                    kind="purge-search",
+                    title=f"delete the indices of {search} and their snapshots",
+                    search=search,
+                    verdict=verdict["untouched"],
+                ),
+                Move(
+                    kind="prove-empty",
+                    title=f"prove that nothing is left in {storage} and {search}",
+                    storage=storage,
+                    search=search,
+                    verdict=verdict["purge"],
+                ),
+            ),
+            reversible=False,
+        ),
+        Phase(name="drop", title=f"drop {', '.join(sorted(made))}", layout=_checked(dropped), reversible=False),
+    ]
+
+
 _PLANNERS = {
+    OperationKind.ABORT: _abort,
     OperationKind.CREATE: _create,
     OperationKind.REQUEST: _request_key,
     OperationKind.ENABLE: _enable,
@@ -300,6 +397,10 @@ def _active(layout: Layout, key: str) -> Layout:
 
 def _watched(storages: tuple[Storage, ...], id: str, *, is_watched: bool) -> tuple[Storage, ...]:
     return tuple(u.model_copy(update={"watched": is_watched}) if u.id == id else u for u in storages)
+
+
+def _released(units: tuple[Unit, ...], id: str, verdict: str) -> tuple[Unit, ...]:
+    return tuple(u.model_copy(update={"release": verdict}) if u.id == id else u for u in units)
 
 
 def _with_pipeline(layout: Layout, id: str, state: PipelineState) -> Layout:

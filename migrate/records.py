@@ -39,6 +39,10 @@ WATCH_SECONDS = LEASE.total_seconds() / 2
 """How long a lease that has run out by the clock is watched before it is taken: two renewals of a live holder."""
 WATCH_POLL_SECONDS = 0.1
 
+ABORT = "-abort"
+"""What the id of an abort has after that of the operation that it aborts."""
+ENDED = frozenset({"done", "aborted"})
+
 OPERATIONS = sql.Table(
     "operations",
     METADATA,
@@ -47,7 +51,7 @@ OPERATIONS = sql.Table(
     sql.Column("kind", sql.String, nullable=False),
     sql.Column("mode", sql.String),
     sql.Column("start", sql.Text, nullable=False),  # the layout it started from, canonical JSON
-    sql.Column("state", sql.String, nullable=False),  # running | waiting | failed | done
+    sql.Column("state", sql.String, nullable=False),  # running | waiting | failed | done | aborted
     sql.Column("step", sql.String),
     sql.Column("cutoff", sql.String),
     sql.Column("jobs_closed_at", sql.String),
@@ -83,6 +87,16 @@ class Operation:
     @property
     def request(self) -> Request:
         return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff)
+
+    @property
+    def aborts(self) -> str | None:
+        """The operation that this one aborts."""
+        return self.id.removesuffix(ABORT) if self.kind is OperationKind.ABORT else None
+
+    @property
+    def moves_of(self) -> str:
+        """Whose manifest its moves work on."""
+        return self.aborts or self.id
 
     @property
     def jobs_disabled_seconds(self) -> float | None:
@@ -304,6 +318,29 @@ class Records:
             )
         return self.operation(id)
 
+    def begin_abort(self, tenant: TenantRecord, aborted: Operation) -> Operation:
+        """Ends an operation as aborted and begins `<its id>-abort`, both or neither."""
+        id, now = f"{aborted.id}{ABORT}", _text(datetime.now(UTC))
+        with self._engine.begin() as connection:
+            connection.execute(
+                OPERATIONS.update()
+                .where(OPERATIONS.c.id == aborted.id)
+                .values(state="aborted", ended_at=now, message=f"aborted by {id}", hint=None)
+            )
+            connection.execute(
+                OPERATIONS.insert().values(
+                    id=id,
+                    tenant=tenant.name,
+                    kind=str(OperationKind.ABORT),
+                    mode=None,
+                    start=tenant.layout.canonical(),
+                    state="running",
+                    started_at=now,
+                    results="{}",
+                )
+            )
+        return self.operation(id)
+
     def operation(self, id: str) -> Operation:
         with self._engine.connect() as connection:
             row = connection.execute(sql.select(OPERATIONS).where(OPERATIONS.c.id == id)).mappings().one()
@@ -318,7 +355,7 @@ class Records:
             return [_operation(row) for row in rows]
 
     def unfinished(self, tenant: str) -> Operation | None:
-        return next((op for op in self.operations(tenant) if op.state != "done"), None)
+        return next((op for op in self.operations(tenant) if op.state not in ENDED), None)
 
     def note(self, operation: str, *, fence: int | None = None, **values: object) -> None:
         """Writes columns of an operation; datetimes and dictionaries as text.

@@ -35,7 +35,7 @@ from migrate.moves import KeyLost, Moves
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
-from migrate.records import LEASE, Operation, Records
+from migrate.records import ABORT, LEASE, Operation, Records
 from migrate.stack import EngineDied, Project, Stack, Step, judge
 from migrate.verdict import Verdicts
 from stacks.layout import Layout, StorageKind
@@ -115,6 +115,46 @@ class Runner:
             tenant = self.records.tenant(self.tenant)
             self._refuse_unfinished()
             return self._walk(self._begin(tenant, kind, mode))
+
+    def preview_abort(self) -> Plan:
+        """The plan of aborting the unfinished operation. Changes nothing. Raises RefusedInput where it is too late."""
+        aborted = self._abortable()
+        request = Request(operation=f"{aborted.id}{ABORT}", kind=OperationKind.ABORT)
+        return plan(request, self.records.tenant(self.tenant).layout)
+
+    def abort(self) -> Operation:
+        """Gives the unfinished operation up and goes back to where it began. Raises RefusedInput where it is too late."""
+        with self._acting():
+            self.preview_abort()
+            aborted = self._abortable()
+            operation = self.records.begin_abort(self.records.tenant(self.tenant), aborted)
+            about = {"operation": operation.id, "kind": str(operation.kind), "aborts": aborted.id}
+            self.log.append({"event": "operation-begun", **about})
+            return self._walk(operation)
+
+    def _abortable(self) -> Operation:
+        """The unfinished operation, if it can still be undone."""
+        operation = self.records.unfinished(self.tenant)
+        if operation is None:
+            raise RefusedInput(
+                f"tenant {self.tenant} has no unfinished operation",
+                hint=f"keyshift operations {self.tenant}",
+                code="nothing-to-abort",
+            )
+        reached = (operation.step or "").partition("/")[0]
+        is_reversible = all(p.reversible for p in self._plan(operation.id).phases if p.name == reached)
+        if operation.kind is not OperationKind.ENABLE or not is_reversible:
+            why = (
+                f"it has come to {operation.step}: the new side serves or is about to"
+                if operation.kind is OperationKind.ENABLE
+                else f"an operation of the kind {operation.kind} has no way back"
+            )
+            raise RefusedInput(
+                f"{operation.id} cannot be aborted: {why}; nothing was changed",
+                hint=f"the way is forward: keyshift resume {self.tenant}",
+                code="not-reversible",
+            )
+        return operation
 
     def _refuse_unfinished(self) -> None:
         unfinished = self.records.unfinished(self.tenant)
@@ -206,6 +246,8 @@ class Runner:
 
     def _walked(self, operation: Operation, steps: list[str]) -> Operation:
         try:
+            if operation.aborts is not None:
+                durable.give_up(self.folder, self.tenant, operation.aborts)
             outcome = durable.walk(self.folder, self.tenant, operation.id, steps, self._act)
         except Conflict:
             raise  # the lease is somebody else's, and so is the operation's state
@@ -381,11 +423,16 @@ class Runner:
                 hint=f"look for what ended it: pulumi preview -s tenant-{self.tenant}",
                 code="program-incomplete",
             )
-        if phase.layout.gate.jobs == "open" and self.records.operation(operation_id).jobs_closed_at:
-            self.records.note_once(operation_id, "jobs_opened_at", datetime.now(UTC), fence=self._fence)
+        self._note_jobs_open(self.records.operation(operation_id), phase.layout)
         changes = {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
         self.log.append({"event": "up", "operation": operation_id, "phase": phase.name, "generation": generation})
         return {"generation": generation, "changes": changes, "recovered": recovered}
+
+    def _note_jobs_open(self, operation: Operation, layout: Layout) -> None:
+        """An abort opens what the operation that it aborts had closed."""
+        closed_by = self.records.operation(operation.moves_of)
+        if layout.gate.jobs == "open" and closed_by.jobs_closed_at:
+            self.records.note_once(closed_by.id, "jobs_opened_at", datetime.now(UTC), fence=self._fence)
 
     def _brought_up(
         self, operation_id: str, phase: Phase, report: Callable[[Progress], None]

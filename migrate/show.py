@@ -312,7 +312,7 @@ def status(data: Data, now: datetime | None = None) -> RenderableType:
     operation = data["operation"]
     if operation is None:
         return _pairs([*head, ("operation", "none so far"), *_next_row(data["next"])])
-    rows = _ended_rows(operation) if operation["state"] == "done" else _open_rows(data, operation, now)
+    rows = _ended_rows(operation) if operation["state"] in {"done", "aborted"} else _open_rows(data, operation, now)
     return _pairs([*head, *rows, *_next_row(data["next"])])
 
 
@@ -321,7 +321,8 @@ def _next_row(command: str | None) -> list[tuple[str, Any]]:
 
 
 def _ended_rows(operation: Data) -> list[tuple[str, Any]]:
-    text = f"none; the last, {operation['id']}, was done in {seconds_text(operation['seconds'])}"
+    ended = "was done" if operation["state"] == "done" else f"was {operation['state']}"
+    text = f"none; the last, {operation['id']}, {ended} in {seconds_text(operation['seconds'])}"
     if operation["jobs_disabled_seconds"] is not None:
         text += f" with jobs disabled for {seconds_text(operation['jobs_disabled_seconds'])}"
     return [("operation", text)]

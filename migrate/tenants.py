@@ -21,7 +21,7 @@ from migrate.live import Live
 from migrate.log import Log
 from migrate.plan import plan
 from migrate.progress import Report
-from migrate.records import Operation, Records
+from migrate.records import ENDED, Operation, Records
 from migrate.seals import Seals
 from migrate.stack import Project, Stack, brought_up
 from migrate.verdict import Verdict, Verdicts
@@ -109,7 +109,7 @@ def status(project: Project, name: str) -> Data:
     tenant = held.tenant(name)
     operations = held.operations(name)
     gate, last = tenant.layout.gate, operations[-1] if operations else None
-    unfinished, worker = last if last and last.state != "done" else None, held.worker(name)
+    unfinished, worker = last if last and last.state not in ENDED else None, held.worker(name)
     is_at_work = worker is not None and unfinished is not None and not unfinished.hint
     return {
         "tenant": name,
@@ -131,7 +131,7 @@ def operations(project: Project, name: str) -> list[Data]:
     held = records(project)
     worker = held.worker(name)
     rows = [_summary(operation) for operation in held.operations(name)]
-    return [{**row, "worked_on_by": worker if row["state"] != "done" else None} for row in rows]
+    return [{**row, "worked_on_by": worker if row["state"] not in ENDED else None} for row in rows]
 
 
 def _summary(operation: Operation) -> Data:

@@ -98,6 +98,13 @@ def copy_pass(transfer: Transfer, report: Report) -> CopyPass:
     return CopyPass(number, listed, copied, copied_bytes, markers, removed, adopted + found, uploads, source)
 
 
+def tidy(transfer: Transfer) -> None:
+    """Put in order what an interrupted pass left, without copying more: the manifest then says what the target holds."""
+    abort_uploads(transfer.target)
+    _mend(transfer)
+    _follow_deletions(transfer)
+
+
 def _list_source(transfer: Transfer, report: Report) -> tuple[int, int, str]:
     meter, whole = Meter(report, Progress(move="list")), Fingerprint()
     number = transfer.manifest.take(whole.over(list_versions(transfer.source)), meter.add)

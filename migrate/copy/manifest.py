@@ -27,6 +27,7 @@ from migrate.errors import Conflict, RefusedInput, VerificationFailed
 FORMAT = "1"
 PAGE = 500
 EXAMPLES = 10
+NEWER = "is there, but not in the manifest"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS versions (
@@ -381,7 +382,7 @@ class Manifest:
                 database.executemany("INSERT INTO temp.found VALUES (?, ?, ?, ?)", rows)
             age += len(page)
             listed(len(page))
-        unknown, unknown_examples = self._select(_UNKNOWN[where], "is there, but not in the manifest")
+        unknown, unknown_examples = self._select(_UNKNOWN[where], NEWER)
         missing_query = _MISSING[where] if not with_purged else _MISSING[where].replace(_NOT_PURGED, "")
         missing, missing_examples = self._select(missing_query, "is in the manifest, but not there")
         disordered, order_examples = self._select(_DISORDERED[where], "is there in another order or kind")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from migrate.copy.engine import Transfer, class_at_target
-from migrate.copy.manifest import Differences, Row, Where
+from migrate.copy.manifest import NEWER, Differences, Row, Where
 from migrate.copy.merkle import MerkleRoot
 from migrate.copy.s3 import Description, Side, called, describe, list_versions, same_algorithm, tags
 from migrate.errors import VerificationFailed
@@ -41,9 +41,10 @@ class StorageVerification:
 
 @dataclass(frozen=True)
 class Untouched:
-    """The source still has every version that was copied, and no other."""
+    """The source still has every version that was listed, in its order. `newer`: what came since."""
 
     versions: int
+    newer: int
     manifest_sha256: str
 
 
@@ -87,10 +88,23 @@ def verify_copied(transfer: Transfer, run: str, report: Report) -> int:
 
 
 def verify_untouched(transfer: Transfer, report: Report) -> Untouched:
-    """Prove that the source still is what the manifest lists: what allows a half-made target to be purged."""
-    _refuse_nothing(transfer)
-    _hold(transfer, Where.SOURCE, transfer.source, report)
-    return Untouched(transfer.manifest.totals().versions, transfer.manifest.digest())
+    """Prove that the source still holds all that the manifest lists: what allows a half-made target to be purged.
+
+    Jobs may be writing: what is newer was never copied. Raises VerificationFailed for a version that is missing or
+    out of order: its copy may be the only one. An empty manifest covers an empty target, and nothing else.
+    """
+    manifest = transfer.manifest
+    meter = Meter(report, Progress(move="list-source", objects_total=manifest.totals().versions))
+    found = manifest.compare(Where.SOURCE, list_versions(transfer.source), meter.add)
+    if found.missing or found.disordered:
+        examples = [one for one in found.examples if not one.endswith(NEWER)]
+        raise VerificationFailed(
+            f"{transfer.source.storage} no longer holds all that was copied from it: {found.missing} versions missing,"
+            f" {found.disordered} out of order: {'; '.join(examples)}; nothing was deleted",
+            hint=f"their copies in {transfer.target.storage} may be the only ones: put them back, then run this again",
+            code="source-lacks-versions",
+        )
+    return Untouched(manifest.totals().versions, found.unknown, manifest.digest())
 
 
 def _refuse_nothing(transfer: Transfer) -> None:

@@ -52,23 +52,23 @@ def act(operation, step):
     return outcome
 
 with durable.single_runner(folder, "acme"):
-    for plan in map(json.loads, sys.argv[2:]):
-        print(json.dumps(durable.walk(folder, "acme", "acme-enable-1", ["a", "b", "c"], act)))
+    for plan in map(json.loads, sys.argv[3:]):
+        print(json.dumps(durable.walk(folder, "acme", sys.argv[2], ["a", "b", "c"], act)))
 """
 
 
-def start(folder: Path, *plans: Mapping[str, str]) -> subprocess.Popen[str]:
+def start(folder: Path, *plans: Mapping[str, str], operation: str = "acme-enable-1") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", RUNNER, str(folder), *map(json.dumps, plans)],
+        [sys.executable, "-c", RUNNER, str(folder), operation, *map(json.dumps, plans)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def walk(folder: Path, *plans: Mapping[str, str]) -> list[dict[str, str]]:
+def walk(folder: Path, *plans: Mapping[str, str], operation: str = "acme-enable-1") -> list[dict[str, str]]:
     """A runner's whole life, in which it walks once for each plan; what the walks came to."""
-    process = start(folder, *plans)
+    process = start(folder, *plans, operation=operation)
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()]

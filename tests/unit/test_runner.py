@@ -693,3 +693,81 @@ def test_a_search_that_stays_away_stops_the_operation_and_a_resume_goes_on(
     assert (held.state, held.step, held.hint) == ("failed", "freeze/6-verify-index", "see that it runs")
     moves.fails.clear()
     assert walker.resume().state == "done"
+
+
+# the way back ---------------------------------------------------------------------------------
+
+REVERSIBLE = ["key-material", "key-usable", "copy", "fill", "settle", "verify-storage", "canary", "still-settled"]
+
+
+def stopped_in(walker: Runner, moves: FakeMoves, move: str) -> Layout:
+    """An enable that has failed in a move; the layout that it had reached."""
+    moves.fails = {move: VerificationFailed("it does not fit")}
+    with pytest.raises(KeyshiftError):
+        walker.run(OperationKind.ENABLE, "byok")
+    moves.fails = {}
+    for id in ("untouched", "purge"):
+        walker.verdicts.store(verdict(f"acme-enable-1-abort-{id}"))
+    return walker.records.tenant("acme").layout
+
+
+@pytest.mark.parametrize("move", REVERSIBLE)
+def test_an_operation_that_is_aborted_ends_where_it_began(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    given_up: list[str] = []
+    monkeypatch.setattr(durable, "give_up", lambda *names: given_up.append(names[-1]))
+    before = records.tenant("acme").layout
+    reached = stopped_in(walker, moves, move)
+    planned = walker.preview_abort()
+    assert records.tenant("acme").layout == reached, "a dry run changes nothing"
+    done = walker.abort()
+    assert (done.id, done.state, given_up) == ("acme-enable-1-abort", "done", ["acme-enable-1"])
+    assert records.operation("acme-enable-1").state == "aborted"
+    assert records.unfinished("acme") is None
+    now = records.tenant("acme").layout
+    assert now == planned.end
+    assert now.model_copy(update={"dropped": before.dropped, "keys": before.keys}) == before
+    closed = records.operation("acme-enable-1")
+    assert (closed.jobs_opened_at is not None) == (closed.jobs_closed_at is not None), (
+        "jobs are open again, and since when"
+    )
+    with pytest.raises(RefusedInput, match="no unfinished operation"):
+        walker.abort()
+
+
+def test_an_abort_that_was_cut_off_is_gone_on_with_and_is_not_aborted_itself(
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "give_up", lambda *_: None)
+    stopped_in(walker, moves, "fill")
+    moves.fails = {"purge-target": CloudError("AWS cannot be reached")}
+    moves.lost_key = lambda: None
+    with pytest.raises(KeyshiftError, match="cannot be reached"):
+        walker.abort()
+    held = records.unfinished("acme")
+    assert held is not None
+    assert (held.id, held.state) == ("acme-enable-1-abort", "failed")
+    with pytest.raises(RefusedInput, match="has no way back"):
+        walker.abort()
+    moves.fails = {}
+    assert walker.resume().state == "done"
+    assert moves.done.count("prove-untouched") == 1
+
+
+@pytest.mark.parametrize("move", ["open-search", "purge-storage", "prove-empty"])
+def test_once_the_new_side_serves_there_is_no_way_back(
+    walker: Runner, records: Records, moves: FakeMoves, move: str
+) -> None:
+    reached = stopped_in(walker, moves, move)
+    with pytest.raises(RefusedInput, match="cannot be aborted") as refused:
+        walker.abort()
+    assert refused.value.hint == "the way is forward: keyshift resume acme"
+    assert records.tenant("acme").layout == reached
+    assert [one.id for one in records.operations("acme")] == ["acme-enable-1"]
+
+
+def test_without_an_unfinished_operation_there_is_nothing_to_abort(walker: Runner, stack: FakeStack) -> None:
+    with pytest.raises(RefusedInput, match="no unfinished operation"):
+        walker.abort()
+    assert stack.calls == []

@@ -158,6 +158,9 @@ def test_the_merkle_root_is_that_of_rfc_6962():
 def test_a_source_is_untouched_until_something_changes_there(copied):
     s3, transfer = copied
     assert verify_untouched(transfer, unwatched).versions == 11
+    put(s3, "records/a/written-since.json")
+    assert verify_untouched(transfer, unwatched).newer == 1, "a job may write while an operation is aborted"
     s3.versions["shared", "t/acme/records/a/1.json"].pop(0)
-    with pytest.raises(VerificationFailed, match="1 missing"):
+    with pytest.raises(VerificationFailed, match="1 versions missing") as failed:
         verify_untouched(transfer, unwatched)
+    assert "written-since" not in failed.value.message
