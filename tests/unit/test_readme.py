@@ -33,6 +33,7 @@ PROMISED = {
     "keyshift enable --help",
     "keyshift status --help",
     "keyshift resume --help",
+    "keyshift abort --help",
     "keyshift seal --help",
     "keyshift restore --help",
     "keyshift search --help",
