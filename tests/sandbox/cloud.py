@@ -313,13 +313,11 @@ class Cloud:
         return self._client(service, keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
 
     def _client(self, service: str, key_id: str, secret: str, token: str | None = None) -> Any:
-        return boto3.client(
+        # A session of its own: boto3's default one remembers the profile of whoever used it first.
+        session = boto3.Session(key_id, secret, token, region_name=REGION)
+        return session.client(
             service,
-            region_name=REGION,
             endpoint_url=self.environment["AWS_ENDPOINT_URL"],
-            aws_access_key_id=key_id,
-            aws_secret_access_key=secret,
-            aws_session_token=token,
             config=Config(
                 signature_version="s3v4" if service == "s3" else None,
                 s3={"addressing_style": "path"},

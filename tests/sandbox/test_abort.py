@@ -41,7 +41,9 @@ def aborted(cloud: Cloud) -> Iterator[Aborted]:
     runner = cloud.start("keyshift", "enable", tenant.name, "--json")
     try:
         stop_in(tenant, runner, "freeze/3-copy", "freeze/4-verify-storage", "freeze/5-fill", "freeze/6-verify-index")
-        while_frozen = refused_with(lambda: archive.write_record(tenant.storage("s1", "archive"), "after", "x", {}))
+        jobs = tenant.storage("s1", "archive")
+        place = {"Bucket": jobs.storage.bucket, "Key": jobs.storage.prefix + AFTER}
+        while_frozen = refused_with(lambda: jobs.s3.put_object(**place, Body=b"{}"))
     finally:
         runner.kill()
         runner.communicate(timeout=STEP_SECONDS)

@@ -255,7 +255,7 @@ def test_a_role_without_the_right_to_write_is_seen_to_be_refused(filled, server)
     trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{VENDOR}:root"}, "Action": "sts:AssumeRole"}
     role = iam.create_role(RoleName="writer", AssumeRolePolicyDocument=policy(trust))["Role"]["Arn"]
     may = {"Effect": "Allow", "Action": ["s3:*", "kms:*"], "Resource": "*"}
-    may_not = {"Effect": "Deny", "Action": "s3:PutObject", "Resource": "*"}
+    may_not = {"Effect": "Deny", "Action": ["s3:PutObject", "s3:PutObjectTagging", "s3:DeleteObject"], "Resource": "*"}
     iam.put_role_policy(RoleName="writer", PolicyName="p", PolicyDocument=policy(may))
     session = aws.assume(role, "test", session=server.sessions["operator"])
     # The session of a role carries no endpoint of its own, the environment's is used; here it is given.
