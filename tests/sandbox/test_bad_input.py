@@ -67,13 +67,16 @@ def state_of(cloud: Cloud) -> dict[str, Any]:
 
 
 def resources(state: Path) -> list[dict[str, Any]]:
-    """A stack's resources as the engine holds them, less what every run writes anew: times and ciphertexts."""
+    """A stack's resources by URN, less what every run writes anew: times and ciphertexts.
+
+    In which order the engine holds them depends on what it registered first, and says nothing.
+    """
 
     def lasting(held: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in held.items() if name not in {"modified", "ciphertext"}}
 
     latest = json.loads(state.read_text(), object_hook=lasting)["checkpoint"]["latest"] or {}
-    return latest.get("resources", [])
+    return sorted(latest.get("resources", []), key=lambda held: held["urn"])
 
 
 @dataclass(frozen=True)
