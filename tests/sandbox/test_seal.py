@@ -145,7 +145,7 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
 def _seal_a_runner_that_sleeps_in_the_copy(tenant: Tenant, look: Ways, key_arn: str) -> None:
     """It does not even run when it is overtaken, and must do no harm when it wakes up."""
     runner = tenant.cloud.start("keyshift", "resume", tenant.name, "--json")
-    until_step(tenant, "build/2-copy")
+    until_step(tenant, "build/3-copy")
     runner.send_signal(signal.SIGSTOP)
     sealed = seal(tenant)
     assert {one["id"] for one in sealed["denials"]} == {
