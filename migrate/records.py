@@ -206,11 +206,10 @@ class Records:
 
     def lost(self, tenant: str, fence: int) -> Conflict | None:
         """Why who acts under `fence` may not go on; None while the lease is theirs. Reads only."""
-        with self._engine.connect() as connection:
-            try:
-                self._held(connection, tenant, fence)
-            except Conflict as lost:
-                return lost
+        try:
+            self.check(tenant, fence)
+        except Conflict as lost:
+            return lost
         return None
 
     def _seal(self, tenant: str) -> str:

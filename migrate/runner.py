@@ -118,15 +118,17 @@ class Runner:
 
     def preview_abort(self) -> Plan:
         """The plan of aborting the unfinished operation. Changes nothing. Raises RefusedInput where it is too late."""
-        aborted = self._abortable()
+        return self._way_back(self._abortable())
+
+    def _way_back(self, aborted: Operation) -> Plan:
         request = Request(operation=f"{aborted.id}{ABORT}", kind=OperationKind.ABORT)
         return plan(request, self.records.tenant(self.tenant).layout)
 
     def abort(self) -> Operation:
         """Gives the unfinished operation up and goes back to where it began. Raises RefusedInput where it is too late."""
         with self._acting():
-            self.preview_abort()
             aborted = self._abortable()
+            self._way_back(aborted)
             operation = self.records.begin_abort(self.records.tenant(self.tenant), aborted)
             about = {"operation": operation.id, "kind": str(operation.kind), "aborts": aborted.id}
             self.log.append({"event": "operation-begun", **about})

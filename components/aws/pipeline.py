@@ -11,6 +11,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components import naming
+from components.aws.events import event_pattern, queue_policy
 from components.retention import Retention
 
 WORKER = Path(__file__).parent.parent / "worker"
@@ -25,6 +26,7 @@ VISIBILITY_SECONDS = WORKER_SECONDS + 30
 RETENTION_SECONDS = 14 * 24 * 3600
 """SQS's longest: what waits longer is lost, so a pipeline that was paused always reconciles."""
 
+OBJECT_CHANGES = ("Object Created", "Object Deleted")
 RUNNING, DETACHED = "running", "detached"
 
 
@@ -107,23 +109,7 @@ class Pipeline(pulumi.ComponentResource):
             ),
             opts=kept,
         )
-        policy = {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Sid": "EventsOfThisRuleOnly",
-                    "Effect": "Allow",
-                    "Principal": {"Service": "events.amazonaws.com"},
-                    "Action": "sqs:SendMessage",
-                    "Resource": _arn(args, "sqs", naming.pipeline(args.tenant, args.id)),
-                    "Condition": {
-                        "ArnEquals": {
-                            "aws:SourceArn": _arn(args, "events", f"rule/{naming.pipeline(args.tenant, args.id)}")
-                        }
-                    },
-                }
-            ],
-        }
+        policy = queue_policy(naming.pipeline(args.tenant, args.id), region=args.region, account=args.account)
         aws.sqs.QueuePolicy(
             f"{args.id}-queue-policy",
             queue_url=queue.id,
@@ -139,7 +125,10 @@ class Pipeline(pulumi.ComponentResource):
             name=naming.pipeline(args.tenant, args.id),
             description=f"Keyshift tenant {args.tenant}: changes for {args.id}",
             event_pattern=pulumi.Output.from_input(args.bucket).apply(
-                lambda bucket: json.dumps(_event_pattern(args.account, bucket, args.prefix), sort_keys=True)
+                lambda bucket: json.dumps(
+                    event_pattern(OBJECT_CHANGES, account=args.account, bucket=bucket, prefix=args.prefix),
+                    sort_keys=True,
+                )
             ),
             opts=child,
         )
@@ -173,19 +162,3 @@ def worker_code() -> pulumi.AssetArchive:
     return pulumi.AssetArchive(
         {f"worker/{path.name}": pulumi.FileAsset(str(path)) for path in sorted(WORKER.glob("*.py"))}
     )
-
-
-def _event_pattern(account: str, bucket: str, prefix: str) -> dict[str, object]:
-    detail: dict[str, object] = {"bucket": {"name": [bucket]}}
-    if prefix:
-        detail["object"] = {"key": [{"prefix": prefix}]}
-    return {
-        "source": ["aws.s3"],
-        "account": [account],
-        "detail-type": ["Object Created", "Object Deleted"],
-        "detail": detail,
-    }
-
-
-def _arn(args: PipelineArgs, service: str, resource: str) -> str:
-    return naming.arn(service, resource, region=args.region, account=args.account)

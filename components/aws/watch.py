@@ -12,6 +12,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components import naming
+from components.aws.events import event_pattern, queue_policy
 
 TAG_CHANGES = ("Object Tags Added", "Object Tags Deleted")
 """https://docs.aws.amazon.com/eventbridge/latest/ref/events-ref-s3.html: delivered durably, at least once, in any order."""
@@ -52,7 +53,7 @@ class TagWatch(pulumi.ComponentResource):
         policed = aws.sqs.QueuePolicy(
             f"{name}-queue-policy",
             queue_url=queue.id,
-            policy=json.dumps(_queue_policy(args, called), sort_keys=True),
+            policy=json.dumps(queue_policy(called, region=args.region, account=args.account), sort_keys=True),
             opts=child,
         )
         rule = aws.cloudwatch.EventRule(
@@ -60,7 +61,9 @@ class TagWatch(pulumi.ComponentResource):
             name=called,
             description=f"Keyshift tenant {args.tenant}: tag changes in {args.storage} while it is copied",
             event_pattern=pulumi.Output.from_input(args.bucket).apply(
-                lambda bucket: json.dumps(_event_pattern(args, bucket), sort_keys=True)
+                lambda bucket: json.dumps(
+                    event_pattern(TAG_CHANGES, account=args.account, bucket=bucket, prefix=args.prefix), sort_keys=True
+                )
             ),
             opts=child,
         )
@@ -73,27 +76,3 @@ class TagWatch(pulumi.ComponentResource):
         )
         self.queue_url = queue.url
         self.register_outputs({"queue_url": self.queue_url})
-
-
-def _queue_policy(args: TagWatchArgs, name: str) -> dict[str, object]:
-    rule = naming.arn("events", f"rule/{name}", region=args.region, account=args.account)
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Sid": "EventsOfThisRuleOnly",
-                "Effect": "Allow",
-                "Principal": {"Service": "events.amazonaws.com"},
-                "Action": "sqs:SendMessage",
-                "Resource": naming.arn("sqs", name, region=args.region, account=args.account),
-                "Condition": {"ArnEquals": {"aws:SourceArn": rule}},
-            }
-        ],
-    }
-
-
-def _event_pattern(args: TagWatchArgs, bucket: str) -> dict[str, object]:
-    detail: dict[str, object] = {"bucket": {"name": [bucket]}}
-    if args.prefix:
-        detail["object"] = {"key": [{"prefix": args.prefix}]}
-    return {"source": ["aws.s3"], "account": [args.account], "detail-type": list(TAG_CHANGES), "detail": detail}
