@@ -117,18 +117,11 @@ def _enable(request: Request, layout: Layout) -> list[Phase]:
             "searches": _released(served.searches, serves.search, verdict["index"]),
         }
     )
-    dropped = released.model_copy(
-        update={
-            "storages": tuple(u for u in released.storages if u.id != serves.storage),
-            "searches": tuple(u for u in released.searches if u.id != serves.search),
-            "pipelines": tuple(u for u in released.pipelines if u.id != serves.pipeline),
-            "dropped": (
-                *layout.dropped,
-                Dropped(id=serves.storage, verdict=verdict["purge"]),
-                Dropped(id=serves.search, verdict=verdict["index"]),
-                Dropped(id=serves.pipeline, verdict=verdict["index"]),
-            ),
-        }
+    dropped = _without(
+        released,
+        Dropped(id=serves.storage, verdict=verdict["purge"]),
+        Dropped(id=serves.search, verdict=verdict["index"]),
+        Dropped(id=serves.pipeline, verdict=verdict["index"]),
     )
 
     copy = Move(kind="copy", title=f"copy {serves.storage} to {s}", storage=serves.storage, target=s)
@@ -289,14 +282,7 @@ def _abort(request: Request, layout: Layout) -> list[Phase]:
             "searches": _released(reopened.searches, search, verdict["untouched"]),
         }
     )
-    dropped = released.model_copy(
-        update={
-            "storages": tuple(u for u in released.storages if u.id not in made),
-            "searches": tuple(u for u in released.searches if u.id not in made),
-            "pipelines": tuple(u for u in released.pipelines if u.id not in made),
-            "dropped": (*layout.dropped, *(Dropped(id=id, verdict=verdict["purge"]) for id in sorted(made))),
-        }
-    )
+    dropped = _without(released, *(Dropped(id=id, verdict=verdict["purge"]) for id in sorted(made)))
     between = {"storage": serves.storage, "target": storage}
     return [
         reopen.model_copy(
@@ -397,6 +383,18 @@ def _active(layout: Layout, key: str) -> Layout:
 
 def _watched(storages: tuple[Storage, ...], id: str, *, is_watched: bool) -> tuple[Storage, ...]:
     return tuple(u.model_copy(update={"watched": is_watched}) if u.id == id else u for u in storages)
+
+
+def _without(layout: Layout, *dropped: Dropped) -> Layout:
+    gone = {one.id for one in dropped}
+    return layout.model_copy(
+        update={
+            "storages": tuple(u for u in layout.storages if u.id not in gone),
+            "searches": tuple(u for u in layout.searches if u.id not in gone),
+            "pipelines": tuple(u for u in layout.pipelines if u.id not in gone),
+            "dropped": (*layout.dropped, *dropped),
+        }
+    )
 
 
 def _released(units: tuple[Unit, ...], id: str, verdict: str) -> tuple[Unit, ...]:
