@@ -12,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
-import botocore
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials
@@ -22,7 +21,7 @@ from botocore.utils import parse_timestamp
 from migrate.errors import CloudError, KeyUnavailable
 
 SESSION_SECONDS = 3600
-USER_AGENT = f"keyshift Boto3/{boto3.__version__} Botocore/{botocore.__version__}"
+USER_AGENT = f"keyshift Boto3/{boto3.__version__}"
 """Said once: botocore puts its own together anew for each request, a tenth of what a HEAD costs here."""
 
 

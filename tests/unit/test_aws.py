@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import botocore
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
@@ -44,4 +45,4 @@ def test_a_client_reads_instants_that_way_and_names_us() -> None:
     factory = session._session.get_component("response_parser_factory")
     assert factory.create_parser("rest-xml")._timestamp_parser is aws._instant
     assert client.head_object(Bucket="a-bucket", Key="k")["LastModified"] == NOON
-    assert agents == [aws.USER_AGENT.encode()] or agents == [aws.USER_AGENT]
+    assert [agent.decode() for agent in agents] == [f"{aws.USER_AGENT} Botocore/{botocore.__version__}"]
