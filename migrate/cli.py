@@ -18,7 +18,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from migrate import failures, show, tenants
+from migrate import cli_revoke, cli_watch, failures, show, tenants
 from migrate.errors import KeyshiftError, RefusedInput
 from migrate.events import Scribe, Tell
 from migrate.events import as_json as as_json_line
@@ -58,8 +58,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 PATIENCE_SECONDS = 600.0
 REFUSED_WITHIN_SECONDS = 300.0
-BACK_WITHIN_SECONDS = 1800.0
-"""Elastic says that a deployment whose key came back may need up to 30 minutes."""
 
 # Not on a terminal nothing is cut or folded: a script may read it.
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
@@ -249,20 +247,6 @@ def seal(
 
 
 @app.command()
-def restore(
-    name: TenantName,
-    reason: Annotated[str, typer.Option(help="Why it may be opened again; goes into the log.")] = "",
-    wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait for keys and searches to come back.")
-    ] = BACK_WITHIN_SECONDS,
-    as_json: AsJson = False,
-) -> None:
-    """Open a sealed tenant again, once its data was read (vendor)."""
-    found = tenants.restore(Project.find(), name, reason, wait, _reporter(name, as_json=as_json))
-    _print(found, as_json, show.restored)
-
-
-@app.command()
 def status(
     name: TenantName,
     watch: Annotated[bool, typer.Option("--watch", help="Go on printing until the operation ends.")] = False,
@@ -422,3 +406,9 @@ def _ids(options: list[str]) -> Ids:
         by_type={type_: tuple(columns.split(",")) for type_, _, columns in named if type_},
         default=next((tuple(columns.split(",")) for type_, _, columns in named if not type_), ()),
     )
+
+
+# verbs of other modules -----------------------------------------------------------------------
+
+cli_revoke.register(app, key_app, _print, lambda name, as_json: _reporter(name, as_json=as_json))
+cli_watch.register(app, out)

@@ -31,7 +31,7 @@ from stacks.layout import Key, KeyState, Layout, Pipeline, PipelineState, Storag
 SEARCH_SECONDS = 10
 """A search that does not answer must not hold up the other denials for long."""
 IN_USE = frozenset({KeyState.ACTIVE, KeyState.ARCHIVED})
-ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "ResourceNotFoundException"})
+ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "NotFoundException", "ResourceNotFoundException"})
 DENIED, BEFORE, NOTHING_THERE, FAILED = "denied", "denied before", "nothing there", "FAILED"
 LOCKED = "locked by its lost key"
 """A search that refuses everybody, us too: its credentials keep their rights until its key is back."""
@@ -304,7 +304,7 @@ def _key(estate: Estate, key: str) -> Denial:
         kms.enable_key(KeyId=estate.key_arn(key))
         return UNDONE
 
-    return Denial(f"key {key}", f"every use of {key}, by DisableKey", disable, enable)
+    return _if_there(Denial(f"key {key}", f"every use of {key}, by DisableKey", disable, enable))
 
 
 def _if_there(denial: Denial) -> Denial:

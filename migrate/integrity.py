@@ -20,7 +20,6 @@ from migrate import aws, failures
 from migrate.copy.s3 import Entry, Side, list_versions
 from migrate.denials import Estate
 from migrate.errors import CloudError, KeyshiftError, VerificationFailed
-from migrate.guard import Check
 from migrate.progress import Meter, Progress, Report
 from stacks.layout import Layout
 from stacks.record import METADATA
@@ -92,14 +91,12 @@ class Inventories:
                 connection.execute(INVENTORIES.insert().values(seal=seal, **asdict(one)))
 
 
-def take(
-    estate: Estate, at_most: int | None, report: Report, *, check: Check | None = None
-) -> tuple[list[Inventory], list[str]]:
+def take(estate: Estate, at_most: int | None, report: Report) -> tuple[list[Inventory], list[str]]:
     """(what lies in each storage, why one could not be listed). As the runner, whom no seal shuts out."""
     found, problems = list[Inventory](), list[str]()
     for unit in estate.layout.storages:
         try:
-            found.append(inventory(estate.side(unit.id, "runner"), unit.id, at_most, report, check))
+            found.append(inventory(estate.side(unit.id, "runner"), unit.id, at_most, report))
         except (KeyshiftError, ClientError, BotoCoreError) as error:
             said = failures.explained(error)
             if _code(error) != NEVER_MADE:
@@ -107,28 +104,25 @@ def take(
     return found, problems
 
 
-def inventory(
-    side: Side, storage: str, at_most: int | None, report: Report, check: Check | None = None
-) -> Inventory:
+def inventory(side: Side, storage: str, at_most: int | None, report: Report) -> Inventory:
     """Lists a storage, flat in memory. Raises CloudError where S3 refuses."""
-    digest, versions, objects, size = hashlib.sha256(), 0, 0, 0
+    digest, versions, objects, size, is_cut = hashlib.sha256(), 0, 0, 0, False
     meter = Meter(report, Progress(move="count"))
     for entry in list_versions(side):
-        if versions == at_most:
-            return _inventory(storage, versions, objects, size, digest, at_most)
-        if check is not None and versions % 1000 == 0:
-            check()
+        if is_cut := versions == at_most:
+            break
         line = (entry.key, entry.version_id, entry.etag, str(entry.size), str(entry.is_delete_marker))
         digest.update("\0".join(line).encode() + b"\n")
         versions, size = versions + 1, size + entry.size
         objects += entry.is_latest and not entry.is_delete_marker
         meter.add(1, entry.size)
-    return _inventory(storage, versions, objects, size, digest, None)
-
-
-def _inventory(storage: str, versions: int, objects: int, size: int, digest: Any, at_most: int | None) -> Inventory:
     return Inventory(
-        storage=storage, versions=versions, objects=objects, bytes=size, digest=digest.hexdigest(), at_most=at_most
+        storage=storage,
+        versions=versions,
+        objects=objects,
+        bytes=size,
+        digest=digest.hexdigest(),
+        at_most=at_most if is_cut else None,
     )
 
 
@@ -143,9 +137,7 @@ class Wanted:
     accept: bool = False
 
 
-def read_back(
-    estate: Estate, storage: str, before: Inventory | None, wanted: Wanted, report: Report, check: Check
-) -> Data:
+def read_back(estate: Estate, storage: str, before: Inventory | None, wanted: Wanted, report: Report) -> Data:
     """Compares a storage with what was closed and reads objects of it whole, as the runner.
 
     Raises VerificationFailed when something is missing, added or unreadable: the tenant then stays closed.
@@ -153,7 +145,7 @@ def read_back(
     side = estate.side(storage, "runner")
     at_most = before.at_most if before else COUNTED_AT_MOST
     try:
-        now = inventory(side, storage, at_most, report, check)
+        now = inventory(side, storage, at_most, report)
     except CloudError as error:
         if error.cloud_code == NEVER_MADE:  # an update was cut off before it made it
             return {"storage": storage, "objects_read": 0, "bytes": 0, "same": None}
@@ -172,7 +164,6 @@ def read_back(
     for entry in list_versions(side) if wanted.read_all else _sample(list_versions(side), now.versions):
         if entry.is_delete_marker or not entry.is_latest:
             continue
-        check()
         length = _read(side, entry, storage, estate.layout)
         asleep += length is None
         read += length is not None

@@ -18,10 +18,15 @@ class OperationKind(StrEnum):
     CHANGE = "change"
     REMOVE = "remove"
     ABORT = "abort"
+    REVOKE = "revoke"
+    RESTORE = "restore"
 
 
 ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
 """Operations with a way back, until the phase that serves the new side."""
+
+LOCKS = frozenset({OperationKind.REVOKE, OperationKind.RESTORE})
+"""Operations that no runner walks: they close and open a tenant whatever its other operation is in the middle of."""
 
 
 class Frozen(BaseModel):

@@ -204,8 +204,8 @@ class Sealer:
         cannot be read as it was (then the keys are disabled again), Waiting when something needs more than
         `limit` seconds.
         """
-        seal = self._seal_to_lift(only_lost=only_lost)
-        with durable.single_runner(self.folder, self.tenant), self._lease() as guard:
+        seal = self.to_lift(only_lost=only_lost)
+        with durable.single_runner(self.folder, self.tenant), self.lease() as guard:
             layout = opened(self.records.tenant(self.tenant).layout)
             estate = self.estate(layout)
             checked: list[Data] = []
@@ -215,7 +215,7 @@ class Sealer:
                 self.seals.lift(self.tenant, who(), guard.fence)
                 self.log.append({"event": "restored", "by": who(), "reason": reason, "was_sealed_for": seal.reason})
             record = self.records.tenant(self.tenant)
-            changes = self._bring_up(record.layout, record.generation, guard)
+            changes = self.bring_up(record.layout, record.generation, guard, "restore")
             seen = self._until_open(self.estate(), guard, limit)
             self.seals.note_open(seal)
         unfinished = self.records.unfinished(self.tenant)
@@ -229,7 +229,7 @@ class Sealer:
         }
 
     @contextlib.contextmanager
-    def _lease(self) -> Iterator[Guard]:
+    def lease(self) -> Iterator[Guard]:
         """The lease, kept through whatever takes long."""
         with self.records.lease(self.tenant, of_a_sealed=True) as fence:
             over = threading.Event()
@@ -247,8 +247,11 @@ class Sealer:
                 over.set()
                 renewer.join()
 
-    def _seal_to_lift(self, *, only_lost: bool) -> Seal:
-        """The seal in force, or one that was lifted by a restore which did not come to its end."""
+    def to_lift(self, *, only_lost: bool = False) -> Seal:
+        """The seal in force, or one that was lifted by a restore which did not come to its end.
+
+        Raises RefusedInput when there is none, or when the watch (`only_lost`) asks for a person's.
+        """
         seal = self.seals.newest(self.tenant)
         if seal is not None and seal.lost is None and only_lost:
             raise RefusedInput(f"tenant {self.tenant} was closed by a person, who opens it", code="sealed")
@@ -258,9 +261,7 @@ class Sealer:
             )
         return seal
 
-    def _check_and_undo(
-        self, estate: Estate, guard: Guard, seal: Seal, limit: float, wanted: Wanted
-    ) -> list[Data]:
+    def _check_and_undo(self, estate: Estate, guard: Guard, seal: Seal, limit: float, wanted: Wanted) -> list[Data]:
         """Raises Conflict when the tenant was sealed again meanwhile; what was opened by then is closed again."""
         self.seals.note_denied(seal, ())  # from here on none is known to hold
         try:
@@ -285,12 +286,25 @@ class Sealer:
             self._until(guard, lambda: _unusable_key(estate), "the keys to be usable", limit)
             self._until(guard, lambda: _silent_search(estate), "the searches to answer", limit)
             return [
-                read_back(estate, unit.id, held.get(unit.id), wanted, self.report, guard.check)
+                read_back(estate, unit.id, held.get(unit.id), wanted, self._guarded(guard))
                 for unit in estate.layout.storages
             ]
         except VerificationFailed:
             denials.carry_out(keys, lambda one: one.deny())
             raise
+
+    def _guarded(self, guard: Guard) -> Report:
+        """The report of something long, which stops when the tenant is sealed again."""
+        asked = time.monotonic()
+
+        def report(progress: Progress) -> None:
+            nonlocal asked
+            if time.monotonic() - asked > POLL_SECONDS:
+                asked = time.monotonic()
+                guard.check()
+            self.report(progress)
+
+        return report
 
     def _all_of(self, guard: Guard, doors: list[Denial], act: Callable[[Denial], str]) -> None:
         """Raises CloudError, naming them, if some could not be opened: the tenant then stays sealed."""
@@ -308,8 +322,8 @@ class Sealer:
                 code="restore-incomplete",
             )
 
-    def _bring_up(self, layout: Layout, generation: int, guard: Guard) -> Data | None:
-        """The stack as the layout, if no operation is unfinished: that one brings its own layouts up."""
+    def bring_up(self, layout: Layout, generation: int, guard: Guard, phase: str) -> Data | None:
+        """The stack as the layout; None and only its file while an operation is unfinished, which brings up its own."""
         self.stack.render(layout, generation)
         if self.records.unfinished(self.tenant) is not None:
             return None
@@ -320,7 +334,7 @@ class Sealer:
             judge(steps, layout)
             guard.check()
             self.stack.up(fence=guard.fence, plan_file=plan_file)
-        self.log.append({"event": "up", "operation": None, "phase": "restore", "generation": generation})
+        self.log.append({"event": "up", "operation": None, "phase": phase, "generation": generation})
         return {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
 
     def _until_open(self, estate: Estate, guard: Guard, limit: float) -> list[Seen]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-
 from http import HTTPStatus
 
 
@@ -104,14 +103,30 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What a look at one key of a tenant found. `was` and the key's present ARN and material differ after a rotation.
-
-    `canary_of`: the object that was read, or `key` where no object lies under it and the key itself was used.
-    """
+class Subject:
+    """Which key of which tenant. `serves`: what Archive reads lies under it, so its loss closes the tenant."""
 
     tenant: str
     key: str
+    serves: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """The two looks. `canary_of`: the object that was read, or `key` where none lies under it and it itself was used."""
+
+    described: Described
+    canary: Heard
+    canary_of: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a look at one key of a tenant found. `was` and `now` differ after a rotation."""
+
+    tenant: str
+    key: str
+    serves: bool
     cause: Cause
     canary: Canary
     canary_of: str
@@ -122,8 +137,8 @@ class Finding:
 
     @property
     def is_lost(self) -> bool:
-        """The data cannot be read, for a reason that lies with the key's owner."""
-        return self.canary is Canary.REFUSED and self.cause in LOST
+        """What Archive reads cannot be read, for a reason that lies with the key's owner."""
+        return self.serves and self.canary is Canary.REFUSED and self.cause in LOST
 
     @property
     def is_back(self) -> bool:
@@ -194,31 +209,21 @@ def cause_of(heard: Heard) -> Cause:
         return Cause.NETWORK
     if heard.operation == "AssumeRole" or heard.code in _CREDENTIALS:
         return Cause.OUR_ACCESS
-    code, text = heard.code.removeprefix("KMS."), heard.message
-    if code in {"KMSInvalidStateException", "InvalidStateException"}:
-        return next((cause for words, cause in _STATE_WORDS if words in text), Cause.UNCLEAR)
-    if code in _DENIALS and (_is_ours(text) or not _is_about_a_key(heard)):
+    code = heard.code.removeprefix("KMS.")
+    if code in _DENIALS and (_is_ours(heard.message) or not _is_about_a_key(heard)):
         return Cause.OUR_ACCESS
-    if code in _CODES:
-        return _CODES[code]
-    return Cause.NETWORK if heard.status >= HTTPStatus.INTERNAL_SERVER_ERROR else Cause.UNCLEAR
+    named = next((cause for words, cause in _STATE_WORDS if words in heard.message), Cause.UNCLEAR)
+    by_status = Cause.NETWORK if heard.status >= HTTPStatus.INTERNAL_SERVER_ERROR else Cause.UNCLEAR
+    return named if code == "KMSInvalidStateException" else _CODES.get(code, by_status)
 
 
-def classify(
-    tenant: str,
-    key: str,
-    *,
-    described: Described,
-    canary: Heard,
-    canary_of: str,
-    known: Known,
-    now: datetime,
-) -> Finding:
+def classify(subject: Subject, looks: Looks, known: Known, now: datetime) -> Finding:
     """One finding from both looks.
 
     Where the data cannot be read the key's own state is the better cause, if it has one; where it can be
     read, whatever the description says is a warning and never `is_lost`.
     """
+    described, canary = looks.described, looks.canary
     seen = Known(described.arn, described.material, described.valid_to)
     by_state, by_canary = _described(described, known, now), _dated(cause_of(canary), known, now)
     if canary.is_success:
@@ -229,13 +234,12 @@ def classify(
     else:
         result, cause, said = Canary.UNCLEAR, by_canary, canary.code or "no answer"
     if cause is Cause.OK and _is_rotated(known, seen):
-        cause, said = Cause.ROTATED, described.state
+        cause = Cause.ROTATED
     return Finding(
-        tenant=tenant,
-        key=key,
+        **vars(subject),
         cause=cause,
         canary=result,
-        canary_of=canary_of,
+        canary_of=looks.canary_of,
         said=said,
         was=known,
         now=seen,

@@ -26,6 +26,8 @@ SEEN = sql.Table(
     sql.Column("looked_at", sql.String, nullable=False),
 )
 
+NOTHING = Known()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
@@ -36,11 +38,11 @@ class Seen:
 
     tenant: str
     key: str
-    whole: Known = Known()
+    whole: Known = NOTHING
     cause: Cause = Cause.OK
     since: datetime
     refusals: int = 0
-    told: Known = Known()
+    told: Known = NOTHING
     looked_at: datetime
 
     @classmethod

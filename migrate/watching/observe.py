@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from migrate import aws
 from migrate.denials import Estate
-from migrate.watching.findings import Described, Finding, Heard, Known, classify
+from migrate.watching.findings import Described, Finding, Heard, Known, Looks, Subject, classify
 from stacks.layout import Key, KeyState, Layout
 
 CANARY_AMONG = 100
@@ -33,20 +33,23 @@ def observe(estate: Callable[[], Estate], layout: Layout, known: Mapping[str, Kn
     """
     now = datetime.now(UTC)
 
-    def unseen(key: Key, heard: Heard) -> Finding:
-        held = _known(key, known)
-        described = Described(heard)
-        return classify(
-            layout.tenant, key.id, described=described, canary=heard, canary_of="", known=held, now=now
-        )
-
     found = []
     for key in watched_keys(layout):
+        held = _known(key, known)
+        subject = Subject(tenant=layout.tenant, key=key.id, serves=key.id in _serving(layout))
         try:
-            found.append(_look(estate(), key, _known(key, known), now))
+            looks = _look(estate(), key)
         except Exception as error:  # noqa: BLE001 - what cannot be looked at hides no other key or tenant
-            found.append(unseen(key, heard(error)))
+            said = heard(error)
+            looks = Looks(described=Described(said), canary=said, canary_of="")
+        found.append(classify(subject, looks, held, now))
     return found
+
+
+def _serving(layout: Layout) -> set[str | None]:
+    """The keys under which that lies which Archive reads; the other ones only delay a move when they are lost."""
+    serves = layout.serves
+    return {layout.storage(serves.storage).key, layout.search(serves.search).key} if serves else set()
 
 
 def _known(key: Key, known: Mapping[str, Known]) -> Known:
@@ -55,18 +58,10 @@ def _known(key: Key, known: Mapping[str, Known]) -> Known:
     return Known(key.arn or seen.arn, key.material or seen.material, seen.valid_to)
 
 
-def _look(estate: Estate, key: Key, known: Known, now: datetime) -> Finding:
+def _look(estate: Estate, key: Key) -> Looks:
     described = describe(estate, key)
-    heard_of, canary_of = canary(estate, key)
-    return classify(
-        estate.layout.tenant,
-        key.id,
-        described=described,
-        canary=heard_of,
-        canary_of=canary_of,
-        known=known,
-        now=now,
-    )
+    answer, canary_of = canary(estate, key)
+    return Looks(described=described, canary=answer, canary_of=canary_of)
 
 
 def describe(estate: Estate, key: Key) -> Described:

@@ -61,6 +61,16 @@ class Round:
         return 3 if self.lost or self.waiting else 0
 
 
+def rotation_hook() -> OnRotation | None:
+    """`migrate.rotation.on_rotation`, which begins what a customer's rotation asks for; None where there is none."""
+    try:
+        return importlib.import_module("migrate.rotation").on_rotation
+    except ModuleNotFoundError as error:
+        if error.name != "migrate.rotation":
+            raise
+        return None
+
+
 @dataclass
 class Watch:
     """The watch of a project. `names`: only these tenants; all when empty.
@@ -74,7 +84,7 @@ class Watch:
     names: Sequence[str] = ()
     report: Report = unwatched
     look: Looker | None = None
-    on_rotation: OnRotation | None = field(default_factory=lambda: rotation_hook())
+    on_rotation: OnRotation | None = field(default_factory=rotation_hook)
 
     def __post_init__(self) -> None:
         engine = connect(self.project.home)
@@ -184,16 +194,6 @@ class Watch:
         seen = self._memory.of(decision.tenant)[finding.key]
         self._memory.put(replace(seen, told=finding.now))
         return True
-
-
-def rotation_hook() -> OnRotation | None:
-    """`migrate.rotation.on_rotation`, which begins what a customer's rotation asks for; None where there is none."""
-    try:
-        return importlib.import_module("migrate.rotation").on_rotation
-    except ModuleNotFoundError as error:
-        if error.name != "migrate.rotation":
-            raise
-        return None
 
 
 def _event(name: str, **facts: Any) -> Event:
