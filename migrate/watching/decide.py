@@ -88,9 +88,9 @@ def tripped(watched: Sequence[Watched], rules: Rules) -> Tripped | None:
     )
 
 
-def counted(seen: Seen, rules: Rules, breaker: Tripped | None) -> Seen:
-    """What is kept of a count while the breaker is open: closing takes one more refusal once it has shut again."""
-    return replace(seen, refusals=min(seen.refusals, rules.looks - 1)) if breaker else seen
+def counted(seen: Seen, breaker: Tripped | None) -> Seen:
+    """What is kept of a count: nothing while the breaker is open, for what was seen then is not the owner's doing."""
+    return replace(seen, refusals=0) if breaker else seen
 
 
 def decide(one: Watched, rules: Rules, breaker: Tripped | None) -> list[Decision]:

@@ -149,7 +149,7 @@ class Watch:
 
     def _remember(self, one: Watched, breaker: Tripped | None) -> None:
         for finding in one.findings:
-            seen = counted(one.seen[finding.key], self.rules, breaker)
+            seen = counted(one.seen[finding.key], breaker)
             self._memory.put(seen)
             if finding.cause != one.before.get(finding.key, Cause.OK):
                 self.tell(_of_finding("key", finding, before=one.before.get(finding.key)))
