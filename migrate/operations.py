@@ -17,13 +17,14 @@ class OperationKind(StrEnum):
     ENABLE = "enable"
     CHANGE = "change"
     REMOVE = "remove"
+    DELETE = "delete"
     ABORT = "abort"
     REVOKE = "revoke"
     RESTORE = "restore"
 
 
-ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
-"""Operations with a way back, until the phase that serves the new side."""
+ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.DELETE})
+"""Operations with a way back, until the phase that serves the new side or purges the only one."""
 
 LOCKS = frozenset({OperationKind.REVOKE, OperationKind.RESTORE})
 """Operations that no runner walks: they close and open a tenant whatever its other operation is in the middle of."""
@@ -62,6 +63,8 @@ MoveKind = Literal[
     "purge-storage",
     "purge-search",
     "prove-empty",
+    "inventory",  # writers refused, uploads aborted, everything listed: what a deletion may delete
+    "remove-stack",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The emergency lock on a real tenant, in the middle of its move: what was open is closed, and comes back whole."""
+"""Closing a real tenant, by us in the middle of its move, by its customer, by a revocation: all shut, and all comes back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from cloud import REGION, Cloud, Done, Tenant, records, until
 
 from migrate import denials, probes
+from migrate.certificates import Certificates
 from migrate.denials import Estate
 from migrate.log import Log
 from migrate.stack import is_alive
@@ -108,7 +109,7 @@ def row(tenant: Tenant) -> dict[str, Any]:
 def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_move_ends_whole(
     cloud: Cloud, ways: Callable[[Tenant], Ways]
 ) -> None:
-    tenant = cloud.tenant("sealed", records=records(40))
+    tenant = cloud.tenant("sealed", records=records(20))
     key = cloud.give_key(tenant.name)
     home = moved.home_of(tenant)
     look = ways(tenant)
@@ -133,13 +134,83 @@ def test_a_seal_stops_a_move_anywhere_closes_every_path_and_after_a_restore_the_
     tenant.keyshift("resume", seconds=END_SECONDS)
     moved.assert_moved(tenant, home, key)
 
-    # A quiet tenant: closed and opened again it is exactly what it was.
-    assert {one["unit"] for one in seal(tenant)["paths"]} == {"s2", "e2", "p2"}
-    tenant.keyshift("restore")
-    tenant.pulumi("preview", "--expect-no-changes")
-    assert {answer.said for answer in look.answers().values()} == {"200"}
+    look = ways(tenant)  # with URLs to what serves now
+    _the_customer_takes_the_key_away_and_gives_it_back(tenant, look, key.arn)
+    _revoked_and_restored(tenant, look, key.arn)
     _assert_logged(tenant)
+    _the_end_of_the_key(tenant, look, key.arn)
     tenant.shut_down()
+
+
+def _watch(tenant: Tenant) -> tuple[int, list[dict[str, Any]]]:
+    """One look of a watch that was started anew: its exit code and its events."""
+    done = tenant.cloud.keyshift("watch", "--once", "--tenant", tenant.name, "--json", check=False)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert events[-1]["event"] == "round", done.text
+    return done.code, events
+
+
+def _the_customer_takes_the_key_away_and_gives_it_back(tenant: Tenant, look: Ways, key_arn: str) -> None:
+    """Seen by two looks in a row of two processes; only the watch's own seal, for this cause, opens by itself."""
+    kms = tenant.cloud.client("kms")
+    assert _watch(tenant)[0] == 0
+    kms.disable_key(KeyId=key_arn)
+    code, events = _watch(tenant)
+    assert (code, [one["event"] for one in events]) == (3, ["key", "round"]), "one refusal closes nothing"
+    assert (events[0]["cause"], events[0]["canary"], events[0]["said"]) == (
+        "disabled", "refused", "KMS.DisabledException",
+    )  # fmt: skip
+    code, events = _watch(tenant)
+    assert (code, events[-1]["closed"]) == (3, [tenant.name]), events
+    assert {answer.refused for answer in look.answers().values()} == {True}
+    assert "k1 is the customer's" in tenant.keyshift("status").out
+    kms.enable_key(KeyId=key_arn)
+    code, events = _watch(tenant)
+    assert (code, events[-1]["reopened"]) == (0, [tenant.name]), events
+    checked = next(one for one in events if one["event"] == "reopened")["checked"]
+    assert [(one["same"], one["objects_read"] > 0) for one in checked] == [(True, True)]
+    assert {answer.said for answer in look.answers().values()} == {"200"}
+
+
+def _revoked_and_restored(tenant: Tenant, look: Ways, key_arn: str) -> None:
+    kms = tenant.cloud.client("kms")
+    assert tenant.keyshift("revoke", "--reason", REASON, check=False).code == 2, "without a confirmation"
+    assert kms.describe_key(KeyId=key_arn)["KeyMetadata"]["KeyState"] == "Enabled", "nothing was changed"
+    found = tenant.keyshift("revoke", "--reason", REASON, "--yes", "--json").json()
+    assert found["still_open"] == []
+    assert {(one["name"], one["role"]) for one in found["paths"]} == {(name, role) for name, role, _ in look.answers()}
+    assert all(one["after"] is not None and one["bound"] for one in found["paths"])
+    assert look.still_open() == {}, "the URLs made before die too"
+    assert kms.describe_key(KeyId=key_arn)["KeyMetadata"]["KeyState"] == "Disabled"
+    assert [one["state"] for one in tenant.layout()["keys"]] == ["revoked"]
+    tenant.pulumi("preview", "--expect-no-changes")
+    assert _watch(tenant)[1][-1]["reopened"] == []
+    restored = tenant.keyshift("restore", "--reason", "found again", "--read-all", "--json").json()
+    (checked,) = restored["checked"]
+    assert (checked["same"], checked["objects_read"]) == (True, checked["objects"])
+    assert {answer.said for answer in look.answers().values()} == {"200"}
+    tenant.pulumi("preview", "--expect-no-changes")
+    kinds = [(one["kind"], one["state"]) for one in tenant.keyshift("operations", "--json").json()]
+    assert kinds[-2:] == [("revoke", "done"), ("restore", "done")]
+
+
+def _the_end_of_the_key(tenant: Tenant, look: Ways, key_arn: str) -> None:
+    destroy = ("key", "destroy", "k1", "--reason", "the contract ended", "--days", "7", "--now", "--json")
+    phrase = ("--confirm", f"destroy k1 of {tenant.name}")
+    refused = tenant.keyshift(*destroy, *phrase, check=False)
+    assert (refused.code, refused.json()["error"]["code"]) == (2, "key-in-use"), refused.text
+    tenant.keyshift("revoke", "--reason", "the contract ended", "--yes")
+    assert tenant.keyshift(*destroy, check=False).json()["error"]["code"] == "not-confirmed"
+    done = tenant.keyshift(*destroy, *phrase).json()
+    kms = tenant.cloud.client("kms")
+    assert kms.describe_key(KeyId=key_arn)["KeyMetadata"]["KeyState"] == "PendingDeletion"
+    assert (done["refused_with"], done["under_it"]["searches"]) == ("KMSInvalidStateException", ["e2"])
+    assert Certificates(tenant.folder).load("k1-destroyed")["arn"] == key_arn
+    kms.cancel_key_deletion(KeyId=key_arn)
+    assert kms.describe_key(KeyId=key_arn)["KeyMetadata"]["KeyState"] == "PendingImport", "its material is gone"
+    assert look.still_open() == {}
+    refused = tenant.keyshift("restore", "--json", check=False)
+    assert (refused.code, refused.json()["error"]["code"]) == (2, "key-destroyed")
 
 
 def _seal_a_runner_that_sleeps_in_the_copy(tenant: Tenant, look: Ways, key_arn: str) -> None:
@@ -193,7 +264,9 @@ def _assert_logged(tenant: Tenant) -> None:
     events = [line["event"] for line in Log(tenant.folder).events()]
     asked = [one for one in events if one["event"] in {"sealed", "restored"}]
     assert [one["event"] for one in asked] == [
-        "sealed", "restored", "sealed", "sealed", "restored", "sealed", "restored",
+        "sealed", "restored", "sealed", "sealed", "restored",  # in the middle of the move
+        "sealed", "restored",  # by the watch
+        "sealed", "restored",  # by a revocation
     ]  # fmt: skip
     assert all("@" in one["by"] for one in asked)
     assert Log(tenant.folder).verify_chain().lines == len(events)
