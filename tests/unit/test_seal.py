@@ -428,6 +428,12 @@ class World:
 
 @pytest.fixture
 def world(project: Project, records: Records, monkeypatch: pytest.MonkeyPatch) -> World:
+    assert records.tenant("acme").layout == layouts.enable_frozen()
+    return made_world(project, monkeypatch)
+
+
+def made_world(project: Project, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A sealer of the tenant `acme`, which is in the record, on a fake account and a fake stack."""
     account, stack = an_account(), FakeStack()
     monkeypatch.setattr(
         Sealer, "estate", lambda self, layout=None: estate_of(account, layout or self.records.tenant("acme").layout)
