@@ -290,6 +290,12 @@ def test_a_plain_seal_is_restored_by_the_same_command(world: World, revoker: Rev
 # keys that the customer took away -------------------------------------------------------------
 
 
+def test_a_key_whose_policy_was_withdrawn_is_not_disabled_too(world: World) -> None:
+    found = world.sealer.seal("k1 is closed to us", limit=10, lost=Lost("k1", "policy-withdrawn"))
+    assert "key k1" not in {one["id"] for one in found["denials"]}
+    assert world.account.keys[KEY] == "Enabled", "its owner would have two things to undo, and one of them is ours"
+
+
 def test_a_seal_of_the_watch_leaves_the_customers_key_as_it_is(world: World, records: Records) -> None:
     world.account.keys[KEY] = "Disabled"
     world.sealer.seal("k1 is disabled", limit=10, lost=Lost("k1", "disabled"))
