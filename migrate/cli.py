@@ -9,12 +9,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import structlog
 import typer
 
-from migrate import cli_life, failures, show, tenants
+from migrate import cli_life, cli_revoke, cli_watch, failures, show, tenants
 from migrate.errors import KeyshiftError
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
@@ -22,7 +22,6 @@ from migrate.operations import OperationKind
 from migrate.redaction import configure_logging
 from migrate.stack import Project
 from migrate.terminal import (
-    BACK_WITHIN_SECONDS,
     PATIENCE_SECONDS,
     REFUSED_WITHIN_SECONDS,
     AsJson,
@@ -37,9 +36,6 @@ from migrate.terminal import (
     run,
     runner_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -229,18 +225,8 @@ def seal(
         raise typer.Exit(1)
 
 
-@app.command()
-def restore(
-    name: TenantName,
-    reason: Annotated[str, typer.Option(help="Why it may be opened again; goes into the log.")] = "",
-    wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait for keys and searches to come back.")
-    ] = BACK_WITHIN_SECONDS,
-    as_json: AsJson = False,
-) -> None:
-    """Open a sealed tenant again, once its data was read (vendor)."""
-    found = tenants.restore(Project.find(), name, reason, wait, reporter(name, as_json=as_json))
-    printed(found, as_json, show.restored)
+cli_revoke.register(app, key_app)
+cli_watch.register(app)
 
 
 @app.command()

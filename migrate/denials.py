@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-from elasticsearch import Elasticsearch
+from elasticsearch import ApiError, Elasticsearch
 
 from components import naming
 from components.aws import closed
@@ -29,8 +30,11 @@ from stacks.layout import Key, KeyState, Layout, Pipeline, PipelineState, Storag
 
 SEARCH_SECONDS = 10
 """A search that does not answer must not hold up the other denials for long."""
-ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "ResourceNotFoundException"})
+IN_USE = frozenset({KeyState.ACTIVE, KeyState.ARCHIVED})
+ABSENT = frozenset({"NoSuchBucket", "NoSuchEntity", "NotFoundException", "ResourceNotFoundException"})
 DENIED, BEFORE, NOTHING_THERE, FAILED = "denied", "denied before", "nothing there", "FAILED"
+LOCKED = "locked by its lost key"
+"""A search that refuses everybody, us too: its credentials keep their rights until its key is back."""
 UNDONE, OPEN_BEFORE = "opened", "open before"
 
 
@@ -82,15 +86,19 @@ class Estate:
     @property
     def keys_in_use(self) -> list[Key]:
         """Imported keys of our account under which something may lie; one of the customer's account is the customer's."""
-        in_use = {KeyState.ACTIVE, KeyState.ARCHIVED}
-        return [key for key in self.layout.keys if key.arn is None and key.state in in_use]
+        return [key for key in self.layout.keys if key.arn is None and key.state in IN_USE]
+
+    @property
+    def keys_to_read(self) -> list[Key]:
+        """Keys without which something cannot be read, the customer's own too."""
+        return [key for key in self.layout.keys if key.state in IN_USE]
 
     @cached_property
     def _arns(self) -> Mapping[str, str]:
         return self.key_arns()
 
     def key_arn(self, id: str) -> str:
-        return self._arns[id]
+        return self.layout.key(id).arn or self._arns[id]
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,11 @@ class Done:
     @property
     def failed(self) -> bool:
         return self.came_to == FAILED
+
+    @property
+    def holds(self) -> bool:
+        """Whether it stays denied by itself, whatever becomes of the keys."""
+        return self.came_to not in {FAILED, LOCKED}
 
 
 def data_denials(estate: Estate) -> list[Denial]:
@@ -221,14 +234,27 @@ def _search(estate: Estate, search: str) -> Denial:
             client.security.put_role(name=READER_ROLE, **dict(reader), metadata=held.get("metadata", {}))
         return did if any(changed) else before
 
+    def take_away() -> str:
+        try:
+            return give(lambda _: CLOSED, CLOSED, DENIED, BEFORE)
+        except ApiError as error:
+            if is_locked(error):
+                return LOCKED
+            raise
+
     return _if_there(
         Denial(
             f"search {search}",
             f"the credentials of {naming.deployment(estate.layout.tenant, search)}",
-            lambda: give(lambda _: CLOSED, CLOSED, DENIED, BEFORE),
+            take_away,
             lambda: give(lambda audience: API_KEYS[audience], API_KEYS["archive"], UNDONE, OPEN_BEFORE),
         )
     )
+
+
+def is_locked(error: ApiError) -> bool:
+    """Whether a deployment refuses because Elastic has lost its key."""
+    return error.meta.status == HTTPStatus.SERVICE_UNAVAILABLE and "locked" in str(error)
 
 
 def _live_keys(client: Elasticsearch, audience: str) -> Iterator[str]:
@@ -278,7 +304,7 @@ def _key(estate: Estate, key: str) -> Denial:
         kms.enable_key(KeyId=estate.key_arn(key))
         return UNDONE
 
-    return Denial(f"key {key}", f"every use of {key}, by DisableKey", disable, enable)
+    return _if_there(Denial(f"key {key}", f"every use of {key}, by DisableKey", disable, enable))
 
 
 def _if_there(denial: Denial) -> Denial:

@@ -19,10 +19,15 @@ class OperationKind(StrEnum):
     REMOVE = "remove"
     DELETE = "delete"
     ABORT = "abort"
+    REVOKE = "revoke"
+    RESTORE = "restore"
 
 
 ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.DELETE})
 """Operations with a way back, until the phase that serves the new side or purges the only one."""
+
+LOCKS = frozenset({OperationKind.REVOKE, OperationKind.RESTORE})
+"""Operations that no runner walks: they close and open a tenant whatever its other operation is in the middle of."""
 
 
 class Frozen(BaseModel):

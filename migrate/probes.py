@@ -26,7 +26,7 @@ from components.worker.document import document_id
 from migrate import aws
 from migrate.copy.s3 import delete_version
 from migrate.copy.settle import PROBES
-from migrate.denials import Estate
+from migrate.denials import Estate, is_locked
 from migrate.errors import KeyshiftError
 from migrate.progress import Progress, Report
 from stacks.layout import Pipeline
@@ -261,8 +261,7 @@ def _of_search_call(call: Callable[[], Any]) -> Answer:
         call()
     except ApiError as error:
         code = error.meta.status
-        is_locked = code == HTTPStatus.SERVICE_UNAVAILABLE and "locked" in str(error)
-        return Answer(code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} or is_locked, str(code))
+        return Answer(code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} or is_locked(error), str(code))
     except TransportError as error:
         return Answer(refused=False, said=type(error).__name__)
     except KeyshiftError as error:  # its secret cannot be read, by the runner: it does not exist

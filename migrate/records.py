@@ -19,7 +19,7 @@ from typing import Any
 import sqlalchemy as sql
 
 from migrate.errors import Conflict, RefusedInput
-from migrate.operations import OperationKind, Request
+from migrate.operations import LOCKS, OperationKind, Request
 from migrate.seals import newest
 from migrate.stack import is_alive
 from stacks import record
@@ -362,7 +362,8 @@ class Records:
             return [_operation(row) for row in rows]
 
     def unfinished(self, tenant: str) -> Operation | None:
-        return next((op for op in self.operations(tenant) if op.state not in ENDED), None)
+        """The operation that a runner has to go on with."""
+        return next((op for op in self.operations(tenant) if op.state not in ENDED and op.kind not in LOCKS), None)
 
     def note(self, operation: str, *, fence: int | None = None, **values: object) -> None:
         """Writes columns of an operation; datetimes and dictionaries as text.

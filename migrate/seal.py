@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
+from botocore.exceptions import BotoCoreError, ClientError
 from elastic_transport import TransportError
 from elasticsearch import ApiError
 
@@ -31,12 +31,13 @@ from migrate import aws, denials, durable, failures, probes
 from migrate.denials import Denial, Done, Estate
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.guard import Guard
+from migrate.integrity import COUNTED_AT_MOST, Inventories, Wanted, read_back, take
 from migrate.log import Log
 from migrate.probes import Path as Way
 from migrate.probes import Seen
 from migrate.progress import Progress
 from migrate.records import Records
-from migrate.seals import Seal, Seals
+from migrate.seals import Lost, Seal, Seals
 from migrate.stack import Project, Stack, judge
 from stacks.layout import Layout
 from stacks.record import connect
@@ -48,8 +49,7 @@ ENGINE_SECONDS = 30.0
 """How long an engine may go on with the call that it is in, before it is killed."""
 POLL_SECONDS = 1.0
 RENEW_SECONDS = 15
-READ_BACK = 20
-"""How many objects of each storage are read whole before a tenant is opened again."""
+UNLOCKS = "locked by its lost key, so its credentials keep their rights; run it again once the key is back"
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,13 @@ class Sealer:
     report: Report
     records: Records = field(init=False)
     seals: Seals = field(init=False)
+    inventories: Inventories = field(init=False)
 
     def __post_init__(self) -> None:
         engine = connect(self.project.home)
         object.__setattr__(self, "records", Records(engine))
         object.__setattr__(self, "seals", Seals(engine))
+        object.__setattr__(self, "inventories", Inventories(engine))
         self.records.tenant(self.tenant)
 
     @property
@@ -80,9 +82,9 @@ class Sealer:
     def stack(self) -> Stack:
         return Stack(self.project, naming.tenant_stack(self.tenant))
 
-    def estate(self) -> Estate:
-        """The tenant's resources, as its layout in the record names them."""
-        layout = self.records.tenant(self.tenant).layout
+    def estate(self, layout: Layout | None = None) -> Estate:
+        """The tenant's resources, as a layout names them; the record's own if none is given."""
+        layout = layout or self.records.tenant(self.tenant).layout
         operator = aws.operator(layout.region)
         account = aws.client(operator, "sts").get_caller_identity()["Account"]
         return Estate(layout, account, operator, self._key_arns)
@@ -92,11 +94,14 @@ class Sealer:
 
     # sealing ----------------------------------------------------------------------------------
 
-    def seal(self, reason: str, *, limit: float) -> Data:
+    def seal(
+        self, reason: str, *, limit: float, lost: Lost | None = None, count_at_most: int | None = COUNTED_AT_MOST
+    ) -> Data:
         """Closes the tenant and measures how long each path takes to be refused.
 
         Every denial is tried, whatever becomes of the others; `still_open` lists what failed and what
-        was not refused within `limit` seconds.
+        was not refused within `limit` seconds. `lost`: the watch closes it, for that key of the customer's,
+        whose state stays the customer's. Raises RefusedInput when the watch would close what a person has closed.
         """
         if not reason.strip():
             raise RefusedInput(
@@ -104,9 +109,12 @@ class Sealer:
                 hint=f'keyshift seal {self.tenant} --reason "…"',
                 code="no-reason",
             )
-        began, asked_by = time.monotonic(), who()
-        seal = self.seals.put(self.tenant, reason, asked_by)
-        self.log.append({"event": "sealed", "by": asked_by, "reason": reason, "since": seal.at.isoformat()})
+        if lost is not None:
+            self.records.refuse_sealed(self.tenant)
+        began, asked_by = time.monotonic(), f"the watch, {who()}" if lost else who()
+        seal = self.seals.put(self.tenant, reason, asked_by, lost)
+        cause = {"key": lost.key, "cause": lost.cause} if lost else {}
+        self.log.append({"event": "sealed", "by": asked_by, "reason": reason, "since": seal.at.isoformat(), **cause})
         estate = self._estate_of_a_sealed()
         found, urls = self._made_before(estate)
         done = self._deny(estate, seal)
@@ -116,12 +124,15 @@ class Sealer:
         found = probes.samples(estate) | found
         seen = probes.until_refused(probes.paths(estate, found, urls), began, limit, self.report)
         still_open = [f"{one.id}: {one.because}" for one in done if one.failed]
+        still_open += [f"{one.id}: {UNLOCKS}" for one in done if one.came_to == denials.LOCKED and seal.lost is None]
         still_open += [
             f"{one.name} of {one.unit} as {one.role}: answered {one.said}" for one in seen if one.after is None
         ]
         still_open += elsewhere
         slowest = max((one.after for one in seen if one.after is not None), default=None)
         self.log.append({"event": "seal-probed", "slowest": slowest, "still_open": still_open})
+        counted, uncounted = take(estate, count_at_most, self.report)
+        self.inventories.put(seal.id, counted)
         return {
             "tenant": self.tenant,
             "reason": seal.reason,
@@ -131,6 +142,8 @@ class Sealer:
             "engines": ended,
             "paths": [asdict(one) for one in seen],
             "still_open": still_open,
+            "counted": [asdict(one) for one in counted],
+            "uncounted": uncounted,
         }
 
     def _estate_of_a_sealed(self) -> Estate:
@@ -154,9 +167,12 @@ class Sealer:
     def _deny(self, estate: Estate, seal: Seal) -> list[Done]:
         """The data first, then the keys; what was denied before and can no longer be reached stays denied."""
         done = denials.carry_out(denials.data_denials(estate), lambda one: one.deny())
-        done += denials.carry_out(denials.key_denials(estate), lambda one: one.deny())
-        done = [Done(one.id, one.what, denials.BEFORE) if one.failed and one.id in seal.denied else one for one in done]
-        self.seals.note_denied(seal, {one.id for one in done if not one.failed} | seal.denied)
+        if seal.lost is None:
+            done += denials.carry_out(denials.key_denials(estate), lambda one: one.deny())
+        done = [
+            Done(one.id, one.what, denials.BEFORE) if not one.holds and one.id in seal.denied else one for one in done
+        ]
+        self.seals.note_denied(seal, {one.id for one in done if one.holds} | seal.denied)
         return done
 
     def _end_engines(self) -> tuple[list[str], list[str]]:
@@ -172,26 +188,34 @@ class Sealer:
 
     # restoring --------------------------------------------------------------------------------
 
-    def restore(self, reason: str, *, limit: float) -> Data:
+    def restore(
+        self,
+        reason: str,
+        *,
+        limit: float,
+        wanted: Wanted | None = None,
+        only_lost: bool = False,
+        opened: Callable[[Layout], Layout] = lambda layout: layout,
+    ) -> Data:
         """Opens the tenant again, once the runner has read what lies in it.
 
-        Raises RefusedInput when it is not sealed, VerificationFailed when the data cannot be read as it
-        was (then the keys are disabled again), Waiting when something needs more than `limit` seconds.
+        `opened`: the layout with what a revocation had taken away. `only_lost`: the watch asks, so only what
+        the watch closed. Raises RefusedInput when it is not sealed, VerificationFailed when the data is not or
+        cannot be read as it was (then the keys are disabled again), Waiting when something needs more than
+        `limit` seconds.
         """
-        seal = self._seal_to_lift()
-        with (
-            durable.single_runner(self.folder, self.tenant),
-            self.records.lease(self.tenant, of_a_sealed=True) as fence,
-        ):
-            guard = Guard(self.records, self.tenant, fence)
-            estate = self.estate()
+        seal = self.to_lift(only_lost=only_lost)
+        with durable.single_runner(self.folder, self.tenant), self.lease() as guard:
+            layout = opened(self.records.tenant(self.tenant).layout)
+            estate = self.estate(layout)
             checked: list[Data] = []
             if seal.lifted_at is None:
-                checked = self._check_and_undo(estate, guard, seal, limit)
+                checked = self._check_and_undo(estate, guard, seal, limit, wanted or Wanted())
+                self.records.advance(layout, guard.fence)
                 self.seals.lift(self.tenant, who(), guard.fence)
                 self.log.append({"event": "restored", "by": who(), "reason": reason, "was_sealed_for": seal.reason})
             record = self.records.tenant(self.tenant)
-            changes = self._bring_up(record.layout, record.generation, guard)
+            changes = self.bring_up(record.layout, record.generation, guard, "restore")
             seen = self._until_open(self.estate(), guard, limit)
             self.seals.note_open(seal)
         unfinished = self.records.unfinished(self.tenant)
@@ -205,7 +229,7 @@ class Sealer:
         }
 
     @contextlib.contextmanager
-    def _lease(self) -> Iterator[Guard]:
+    def lease(self) -> Iterator[Guard]:
         """The lease, kept through whatever takes long."""
         with self.records.lease(self.tenant, of_a_sealed=True) as fence:
             over = threading.Event()
@@ -223,20 +247,25 @@ class Sealer:
                 over.set()
                 renewer.join()
 
-    def _seal_to_lift(self) -> Seal:
-        """The seal in force, or one that was lifted by a restore which did not come to its end."""
+    def to_lift(self, *, only_lost: bool = False) -> Seal:
+        """The seal in force, or one that was lifted by a restore which did not come to its end.
+
+        Raises RefusedInput when there is none, or when the watch (`only_lost`) asks for a person's.
+        """
         seal = self.seals.newest(self.tenant)
+        if seal is not None and seal.lost is None and only_lost:
+            raise RefusedInput(f"tenant {self.tenant} was closed by a person, who opens it", code="sealed")
         if seal is None or seal.open_at is not None:
             raise RefusedInput(
                 f"tenant {self.tenant} is not sealed", hint=f"keyshift tenant show {self.tenant}", code="not-sealed"
             )
         return seal
 
-    def _check_and_undo(self, estate: Estate, guard: Guard, seal: Seal, limit: float) -> list[Data]:
+    def _check_and_undo(self, estate: Estate, guard: Guard, seal: Seal, limit: float, wanted: Wanted) -> list[Data]:
         """Raises Conflict when the tenant was sealed again meanwhile; what was opened by then is closed again."""
         self.seals.note_denied(seal, ())  # from here on none is known to hold
         try:
-            checked = self._check(estate, guard, limit)
+            checked = self._check(estate, guard, seal, limit, wanted)
             self._all_of(guard, denials.data_denials(estate), lambda one: one.undo())
             guard.check()
         except Conflict:
@@ -244,17 +273,38 @@ class Sealer:
             raise
         return checked
 
-    def _check(self, estate: Estate, guard: Guard, limit: float) -> list[Data]:
-        """The keys back, then a look at everything as the runner, behind doors that are still closed to others."""
-        keys = denials.key_denials(estate)
+    def _check(self, estate: Estate, guard: Guard, seal: Seal, limit: float, wanted: Wanted) -> list[Data]:
+        """The keys back, then a look at everything as the runner, behind doors that are still closed to others.
+
+        A key that the customer took away is the customer's to give back.
+        """
+        keys = [] if seal.lost else denials.key_denials(estate)
+        # A move that was cut off goes on writing when it is resumed, and proves its copy then.
+        held = {} if self.records.unfinished(self.tenant) else self.inventories.of(seal.id)
         self._all_of(guard, keys, lambda one: one.undo())
         try:
             self._until(guard, lambda: _unusable_key(estate), "the keys to be usable", limit)
             self._until(guard, lambda: _silent_search(estate), "the searches to answer", limit)
-            return [_read_back(estate, unit.id) for unit in estate.layout.storages]
+            return [
+                read_back(estate, unit.id, held.get(unit.id), wanted, self._guarded(guard))
+                for unit in estate.layout.storages
+            ]
         except VerificationFailed:
             denials.carry_out(keys, lambda one: one.deny())
             raise
+
+    def _guarded(self, guard: Guard) -> Report:
+        """The report of something long, which stops when the tenant is sealed again."""
+        asked = time.monotonic()
+
+        def report(progress: Progress) -> None:
+            nonlocal asked
+            if time.monotonic() - asked > POLL_SECONDS:
+                asked = time.monotonic()
+                guard.check()
+            self.report(progress)
+
+        return report
 
     def _all_of(self, guard: Guard, doors: list[Denial], act: Callable[[Denial], str]) -> None:
         """Raises CloudError, naming them, if some could not be opened: the tenant then stays sealed."""
@@ -272,8 +322,8 @@ class Sealer:
                 code="restore-incomplete",
             )
 
-    def _bring_up(self, layout: Layout, generation: int, guard: Guard) -> Data | None:
-        """The stack as the layout, if no operation is unfinished: that one brings its own layouts up."""
+    def bring_up(self, layout: Layout, generation: int, guard: Guard, phase: str) -> Data | None:
+        """The stack as the layout; None and only its file while an operation is unfinished, which brings up its own."""
         self.stack.render(layout, generation)
         if self.records.unfinished(self.tenant) is not None:
             return None
@@ -284,7 +334,7 @@ class Sealer:
             judge(steps, layout)
             guard.check()
             self.stack.up(fence=guard.fence, plan_file=plan_file)
-        self.log.append({"event": "up", "operation": None, "phase": "restore", "generation": generation})
+        self.log.append({"event": "up", "operation": None, "phase": phase, "generation": generation})
         return {op: sum(step.op == op for step in steps) for op in sorted({step.op for step in steps})}
 
     def _until_open(self, estate: Estate, guard: Guard, limit: float) -> list[Seen]:
@@ -332,7 +382,7 @@ def _only_reads(way: Way, serving: set[str]) -> bool:
 def _unusable_key(estate: Estate) -> str:
     """What KMS answers to the runner for the first key that does not work, "" if all do."""
     kms = estate.client("kms", "runner")
-    for key in estate.keys_in_use:
+    for key in estate.keys_to_read:
         try:
             kms.generate_data_key(KeyId=estate.key_arn(key.id), KeySpec="AES_256")
         except ClientError as error:
@@ -350,33 +400,3 @@ def _silent_search(estate: Estate) -> str:
             if error.cloud_code != "ResourceNotFoundException":  # never made: an update was cut off before it
                 raise
     return ""
-
-
-def _read_back(estate: Estate, storage: str) -> Data:
-    """Reads objects of a storage whole, as the runner, and compares them with their stored checksums."""
-    side = estate.side(storage, "runner")
-    read = size = 0
-    try:
-        ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix, "MaxKeys": READ_BACK}
-        for listed in side.s3.list_objects_v2(**ask).get("Contents", []):
-            size += _read(side.s3, side.storage.bucket, listed["Key"], listed["Size"])
-            read += 1
-    except (ClientError, FlexibleChecksumError) as error:
-        said = aws.code_of(error) or "its checksum does not fit"
-        if said != "NoSuchBucket":  # never made: an update was cut off before it
-            raise VerificationFailed(
-                f"{storage} of tenant {estate.layout.tenant} cannot be read: {said}; it stays sealed",
-                hint=f"find out why, then: keyshift restore {estate.layout.tenant}",
-                code="unreadable",
-            ) from error
-    return {"storage": storage, "objects_read": read, "bytes": size}
-
-
-def _read(s3: Any, bucket: str, key: str, size: int) -> int:
-    """boto3 compares the stored checksum while the body is read, and raises if it does not fit."""
-    answer = s3.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
-    with contextlib.closing(answer["Body"]) as body:
-        length = sum(len(chunk) for chunk in body.iter_chunks())
-    if length != size:
-        raise VerificationFailed(f"{bucket}/{key} has {length} bytes, the listing says {size}", code="unreadable")
-    return length

@@ -32,10 +32,27 @@ SEALS = sql.Table(
     sql.Column("open_at", sql.String),  # when Archive was seen to read again
 )
 
+LOST_KEYS = sql.Table(
+    "seals_for_lost_keys",
+    METADATA,
+    sql.Column("seal", sql.Integer, primary_key=True, autoincrement=False),
+    sql.Column("key", sql.String, nullable=False),
+    sql.Column("cause", sql.String, nullable=False),
+)
+"""The seals that the watch put, and why: what is not in here is opened by a person only."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The customer's key for whose loss the watch closed a tenant."""
+
+    key: str
+    cause: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Seal:
-    """`denied`: ids of the denials that were carried out and not undone."""
+    """`denied`: ids of the denials that were carried out and not undone. `lost`: the watch put it, for that key."""
 
     id: int
     tenant: str
@@ -46,6 +63,7 @@ class Seal:
     lifted_by: str | None = None
     lifted_at: datetime | None = None
     open_at: datetime | None = None
+    lost: Lost | None = None
 
     def __str__(self) -> str:
         return f"sealed since {self.at:%Y-%m-%d %H:%M:%S} UTC by {self.by}: {self.reason}"
@@ -56,7 +74,7 @@ class Seals:
 
     def __init__(self, engine: sql.Engine) -> None:
         self._engine = engine
-        METADATA.create_all(engine, tables=[TENANTS, SEALS])
+        METADATA.create_all(engine, tables=[TENANTS, SEALS, LOST_KEYS])
 
     def newest(self, tenant: str) -> Seal | None:
         """The tenant's last seal, in force or not."""
@@ -68,11 +86,12 @@ class Seals:
         seal = self.newest(tenant)
         return seal if seal is not None and seal.lifted_at is None else None
 
-    def put(self, tenant: str, reason: str, by: str) -> Seal:
+    def put(self, tenant: str, reason: str, by: str, lost: Lost | None = None) -> Seal:
         """Seals the tenant: from here on no runner holds its lease and its layout has no access.
 
-        A tenant that is sealed keeps its seal and reason. Its fence grows all the same: a restore that
-        is under way loses the lease too.
+        A tenant that is sealed keeps its seal and reason; only one that the watch put (`lost`) gives way to a
+        person's, so that no key that comes back opens it. The fence grows in any case: a restore that is
+        under way loses the lease too.
         """
         closed = {"sealed": True, "lease_fence": TENANTS.c.lease_fence + 1, "lease_owner": None, "lease_until": None}
         with self._engine.begin() as connection:
@@ -80,9 +99,14 @@ class Seals:
             connection.execute(TENANTS.update().where(TENANTS.c.name == tenant).values(closed))
             _give_access(connection, tenant, "closed")
             seal = newest(connection, tenant)
-            if seal is None or seal.lifted_at is not None:
-                values = {"tenant": tenant, "reason": reason, "by": by, "at": _now(), "denied": "[]"}
-                connection.execute(SEALS.insert().values(values))
+            is_open = seal is None or seal.lifted_at is not None
+            is_overruled = seal is not None and seal.lost is not None and lost is None
+            if is_open or is_overruled:
+                held = sorted(seal.denied) if seal and is_overruled and not is_open else []
+                values = {"tenant": tenant, "reason": reason, "by": by, "at": _now(), "denied": json.dumps(held)}
+                made = connection.execute(SEALS.insert().values(values)).inserted_primary_key
+                if lost is not None and made is not None:
+                    connection.execute(LOST_KEYS.insert().values(seal=made[0], key=lost.key, cause=lost.cause))
             found = newest(connection, tenant)
         assert found is not None  # noqa: S101 - it was written in this transaction
         return found
@@ -124,7 +148,13 @@ class Seals:
 
 def newest(connection: sql.Connection, tenant: str) -> Seal | None:
     """The tenant's last seal, read in the caller's transaction."""
-    query = sql.select(SEALS).where(SEALS.c.tenant == tenant).order_by(SEALS.c.id.desc()).limit(1)
+    query = (
+        sql.select(SEALS, LOST_KEYS.c.key, LOST_KEYS.c.cause)
+        .outerjoin(LOST_KEYS, LOST_KEYS.c.seal == SEALS.c.id)
+        .where(SEALS.c.tenant == tenant)
+        .order_by(SEALS.c.id.desc())
+        .limit(1)
+    )
     row = connection.execute(query).mappings().first()
     return None if row is None else _seal(row)
 
@@ -148,7 +178,9 @@ def _seal(row: sql.RowMapping) -> Seal:
     instants = {
         name: datetime.fromisoformat(row[name]) if row[name] else None for name in ("at", "lifted_at", "open_at")
     }
-    return Seal(**{**row, **instants, "denied": frozenset(json.loads(row["denied"]))})
+    facts = {column.name: row[column.name] for column in SEALS.c}
+    lost = Lost(row["key"], row["cause"]) if row["key"] else None
+    return Seal(**{**facts, **instants, "denied": frozenset(json.loads(row["denied"])), "lost": lost})
 
 
 def _now() -> str:

@@ -171,7 +171,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def _pairs(rows: list[tuple[str, Any]], title: str | None = None) -> Table:
+def pairs(rows: list[tuple[str, Any]], title: str | None = None) -> Table:
     table = _table("", "", title=title)
     table.show_header = False
     for name, value in rows:
@@ -210,7 +210,7 @@ def tenant(data: Data) -> RenderableType:
     for pipe in layout["pipelines"]:
         units.add_row(pipe["id"], f"pipeline {pipe['storage']} -> {pipe['search']}", "-", pipe["state"])
     gate = layout["gate"]
-    head = _pairs(
+    head = pairs(
         [
             ("tenant", layout["tenant"]),
             ("customer", layout["customer"]),
@@ -254,13 +254,13 @@ def key_request(data: Data) -> RenderableType:
 
 def wrapped(data: Data) -> RenderableType:
     kept = data["kept"] or "nowhere: it cannot be imported again if the vendor loses it"
-    return _pairs(
+    return pairs(
         [("wrapped key", data["file"]), ("bytes", data["bytes"]), ("SHA-256", data["sha256"]), ("plaintext kept", kept)]
     )
 
 
 def uploaded(data: Data) -> RenderableType:
-    return _pairs(
+    return pairs(
         [("key", data["key"]), ("state", data["state"]), ("fingerprint", data["fingerprint"]), ("next", data["next"])]
     )
 
@@ -311,9 +311,9 @@ def status(data: Data, now: datetime | None = None) -> RenderableType:
     ]
     operation = data["operation"]
     if operation is None:
-        return _pairs([*head, ("operation", "none so far"), *_next_row(data["next"])])
+        return pairs([*head, ("operation", "none so far"), *_next_row(data["next"])])
     rows = _ended_rows(operation) if operation["state"] in {"done", "aborted"} else _open_rows(data, operation, now)
-    return _pairs([*head, *rows, *_next_row(data["next"])])
+    return pairs([*head, *rows, *_next_row(data["next"])])
 
 
 def _next_row(command: str | None) -> list[tuple[str, Any]]:
@@ -404,14 +404,6 @@ def seal(data: Data) -> RenderableType:
 MEASURED = "a time measured once shows that the procedure works; how long it may take is the documented bound"
 
 
-def restored(data: Data) -> RenderableType:
-    read = ", ".join(f"{one['objects_read']} of {one['storage']}" for one in data["checked"])
-    ways = ", ".join(f"{one['name']} of {one['unit']}" for one in data["paths"])
-    rows = [("tenant", f"{data['tenant']}, open again"), ("was sealed for", data["was_sealed_for"])]
-    rows += [("objects read", read)] if read else []
-    return _pairs([*rows, ("as Archive", ways or "serves nothing yet"), ("next", data["next"])])
-
-
 def is_only_progress(before: Data, now: Data) -> bool:
     """Whether two looks at a status differ in nothing but how far the step is."""
     if not before or not before["operation"] or not now["operation"] or not now["operation"]["progress"]:
@@ -461,11 +453,11 @@ def report(data: Data) -> RenderableType:
         rows.append(("left behind", data["left_behind"]))
     for id, verdict_id in data["verdicts"].items():
         rows.append((f"verdict {id}", verdict_id))
-    return _pairs(rows)
+    return pairs(rows)
 
 
 def imported(data: Data) -> RenderableType:
-    return _pairs(
+    return pairs(
         [
             ("records", f"{data['records']:,}"),
             ("attachments", f"{data['attachments']:,}"),
@@ -502,7 +494,7 @@ def verdicts(rows: list[Data]) -> RenderableType:
 
 
 def verdict(data: Data) -> RenderableType:
-    return _pairs([(name.replace("_", " "), value) for name, value in data.items()])
+    return pairs([(name.replace("_", " "), value) for name, value in data.items()])
 
 
 def proof(rows: list[Data]) -> RenderableType:

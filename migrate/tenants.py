@@ -108,8 +108,8 @@ def status(project: Project, name: str) -> Data:
     held = records(project)
     tenant = held.tenant(name)
     operations = held.operations(name)
-    gate, last = tenant.layout.gate, operations[-1] if operations else None
-    unfinished, worker = last if last and last.state not in ENDED else None, held.worker(name)
+    unfinished, worker = held.unfinished(name), held.worker(name)
+    gate, last = tenant.layout.gate, unfinished or (operations[-1] if operations else None)
     is_at_work = worker is not None and unfinished is not None and not unfinished.hint
     return {
         "tenant": name,
@@ -225,13 +225,6 @@ def seal(project: Project, name: str, reason: str, limit: float, report: Report)
     from migrate.seal import Sealer  # noqa: PLC0415 - a second of imports that only operations need
 
     return Sealer(project, name, report).seal(reason, limit=limit)
-
-
-def restore(project: Project, name: str, reason: str, limit: float, report: Report) -> Data:
-    """Opens a sealed tenant again, once the runner has read what lies in it."""
-    from migrate.seal import Sealer  # noqa: PLC0415 - as above
-
-    return Sealer(project, name, report).restore(reason, limit=limit)
 
 
 # keys -------------------------------------------------------------------------------------------

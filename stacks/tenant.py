@@ -159,7 +159,9 @@ def _site(ground: Ground, storage: Storage, key_arns: Mapping[str, pulumi.Input[
             retention=ground.retention(release=storage.release),
         ),
     )
-    in_use = [key_arns[key.id] for key in layout.keys if key.state is KeyState.ACTIVE or key.id == storage.key]
+    # A revoked key opens nothing, and the runner has to read with it as soon as it is given back.
+    may_open = {KeyState.ACTIVE, KeyState.REVOKED}
+    in_use = [key_arns[key.id] for key in layout.keys if key.state in may_open or key.id == storage.key]
     return Site(bucket=bucket, prefix="", key_arn=key_arn, key_arns=in_use or [key_arn])
 
 

@@ -15,6 +15,7 @@ from migrate.plan.abort import abort
 from migrate.plan.blue_green import change, enable, remove
 from migrate.plan.create import create, request_key
 from migrate.plan.delete import delete
+from migrate.plan.revocation import restore, revoke
 from stacks.layout import Layout
 
 
@@ -35,4 +36,6 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.CHANGE: change,
     OperationKind.REMOVE: remove,
     OperationKind.DELETE: delete,
+    OperationKind.REVOKE: revoke,
+    OperationKind.RESTORE: restore,
 }

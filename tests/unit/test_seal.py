@@ -428,11 +428,20 @@ class World:
 
 @pytest.fixture
 def world(project: Project, records: Records, monkeypatch: pytest.MonkeyPatch) -> World:
+    assert records.tenant("acme").layout == layouts.enable_frozen()
+    return made_world(project, monkeypatch)
+
+
+def made_world(project: Project, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A sealer of the tenant `acme`, which is in the record, on a fake account and a fake stack."""
     account, stack = an_account(), FakeStack()
-    monkeypatch.setattr(Sealer, "estate", lambda self: estate_of(account, self.records.tenant("acme").layout))
+    monkeypatch.setattr(
+        Sealer, "estate", lambda self, layout=None: estate_of(account, layout or self.records.tenant("acme").layout)
+    )
     monkeypatch.setattr(seal, "Stack", lambda *_: stack)
     monkeypatch.setattr(seal, "_unusable_key", lambda _: "" if account.keys[KEY] == "Enabled" else "disabled")
-    monkeypatch.setattr(seal, "_read_back", lambda _, storage: {"storage": storage, "objects_read": 1, "bytes": 1})
+    monkeypatch.setattr(seal, "read_back", lambda _, storage, *__: {"storage": storage, "objects_read": 1, "bytes": 1})
+    monkeypatch.setattr(seal, "take", lambda *_: ([], []))
     monkeypatch.setattr(seal.probes, "samples", lambda _: {})
     monkeypatch.setattr(seal.probes, "presigned", lambda *_: {})
 
@@ -523,7 +532,7 @@ def test_what_cannot_be_read_stays_sealed_and_its_key_is_disabled_again(
     def unreadable(*_: Any) -> None:
         raise VerificationFailed("it cannot be read")
 
-    monkeypatch.setattr(seal, "_read_back", unreadable)
+    monkeypatch.setattr(seal, "read_back", unreadable)
     with pytest.raises(VerificationFailed):
         world.sealer.restore("", limit=10)
     assert records.tenant("acme").sealed
@@ -545,11 +554,11 @@ def test_a_restore_that_cannot_open_everything_leaves_the_tenant_sealed(world: W
 def test_a_seal_in_the_middle_of_a_restore_wins(world: World, records: Records, monkeypatch: pytest.MonkeyPatch):
     world.sealer.seal("stolen key", limit=10)
 
-    def sealed_meanwhile(_: Estate, storage: str) -> dict[str, Any]:
+    def sealed_meanwhile(_: Estate, storage: str, *__: Any) -> dict[str, Any]:
         Seals(connect(world.sealer.project.home)).put("acme", "again", "you@there")
         return {"storage": storage}
 
-    monkeypatch.setattr(seal, "_read_back", sealed_meanwhile)
+    monkeypatch.setattr(seal, "read_back", sealed_meanwhile)
     with pytest.raises(Conflict):
         world.sealer.restore("", limit=10)
     assert records.tenant("acme").sealed
@@ -562,7 +571,7 @@ def test_a_restore_that_died_after_it_had_opened_goes_on_to_its_end(
 ):
     world.sealer.seal("stolen key", limit=10)
     with monkeypatch.context() as patched:
-        patched.setattr(Sealer, "_bring_up", _dies)
+        patched.setattr(Sealer, "bring_up", _dies)
         with pytest.raises(KeyboardInterrupt):
             world.sealer.restore("", limit=10)
     assert not records.tenant("acme").sealed
