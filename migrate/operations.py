@@ -17,10 +17,11 @@ class OperationKind(StrEnum):
     ENABLE = "enable"
     CHANGE = "change"
     REMOVE = "remove"
+    ROTATE = "rotate"
     ABORT = "abort"
 
 
-ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
+ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.ROTATE})
 """Operations with a way back, until the phase that serves the new side."""
 
 
@@ -50,6 +51,10 @@ MoveKind = Literal[
     "still-settled",  # nothing was written, tagged or begun since it settled
     "verify-storage",
     "verify-index",
+    "rekey",  # every object version of a storage comes under the storage's key, in place
+    "drain",  # no version and no unfinished upload is left under the key that the move names
+    "list",  # the versions of a storage, for a fill that no copy comes before
+    "verify-live-index",  # as verify-index, while jobs write and the new pipeline works
     "canary",  # one object goes bucket -> search through the new pipeline
     "open-search",  # the read alias shows everything again
     "prove-untouched",  # the source still holds all that was copied: what was copied may go
@@ -69,6 +74,7 @@ class Move(Frozen):
     target: str | None = None
     search: str | None = None
     pipeline: str | None = None
+    key: str | None = None
     verdict: str | None = None
 
 
