@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import stamina
 from fake_s3 import DAY, SOURCE, SOURCE_KEY, TARGET, TARGET_KEY, FakeS3, Version, a_history, delete, error, put
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migrate.copy.manifest import Manifest
@@ -163,6 +163,7 @@ def test_a_rekey_killed_at_any_request_goes_on_and_asks_for_no_noted_version_twi
     assert requests > 3 * STORED, "each version is asked for, re-keyed and asked for again"
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(["head_object", "update_object_encryption", "list_object_versions"]), max_size=6))
 def test_throttling_is_waited_out_wherever_it_comes(tmp_path_factory: pytest.TempPathFactory, where: list[str]) -> None:
     lab, left = Lab(tmp_path_factory.mktemp("rekey") / "m"), [name for name in where if name != "list_object_versions"]
