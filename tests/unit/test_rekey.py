@@ -266,6 +266,7 @@ def test_an_upload_begun_under_the_old_key_is_aborted_and_a_younger_one_is_not(l
     lab.s3.default_key["shared"] = TARGET_KEY
     lab.s3.now = DAY + timedelta(minutes=1)
     with lab.manifest() as manifest:
+        rekey_pass(lab.job(manifest), unwatched)
         since = note_redirected(lab.job(manifest))
         lab.s3.now = DAY + timedelta(minutes=2)
         young = lab.s3.create_multipart_upload(**place)["UploadId"]
