@@ -86,13 +86,14 @@ def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
     gone = [made.id, *pipelines]
     dropped = without(freed, *(Dropped(id=id, verdict=verdict) for id in gone))
     opened = Move(kind="open-search", title=f"show all of {now.serves.search}", search=now.serves.search)
-    rekey, drain = _in_place(now.serves.storage, made.key, now.search_key)
+    is_rekeyed = made.key != now.search_key
+    rekey, drain = _in_place(now.serves.storage, made.key if is_rekeyed else None, now.search_key)
     return [
         Phase(
             name="reopen",
             title=f"serve {now.serves.storage} and {now.serves.search} as before; back to {_named(now.search_key)}",
             layout=checked(reopened),
-            moves=(opened, rekey, drain.model_copy(update={"verdict": verdict})),
+            moves=(opened, *((rekey,) if is_rekeyed else ()), drain.model_copy(update={"verdict": verdict})),
             reversible=False,
         ),
         Phase(
@@ -222,7 +223,7 @@ def _serving(layout: Layout) -> _Now:
 def _in_place(storage: str, old: str | None, new: str | None) -> tuple[Move, Move]:
     """The two moves by which a storage comes from one key to another."""
     into = f"re-key every version of {storage} to {_named(new)}, in place"
-    left = f"see that nothing of {storage} is under {_named(old)}"
+    left = f"see that nothing of {storage} is under {old or f'another key than {_named(new)}'}"
     return (
         Move(kind="rekey", title=into, key=old, **_of(storage)),
         Move(kind="drain", title=left, key=old, **_of(storage)),
