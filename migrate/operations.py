@@ -18,11 +18,14 @@ class OperationKind(StrEnum):
     CHANGE = "change"
     REMOVE = "remove"
     ROTATE = "rotate"
+    DELETE = "delete"
     ABORT = "abort"
 
 
-ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.ROTATE})
-"""Operations with a way back, until the phase that serves the new side."""
+ABORTABLE = frozenset(
+    {OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.ROTATE, OperationKind.DELETE}
+)
+"""Operations with a way back, until the phase that serves the new side or purges the only one."""
 
 
 class Frozen(BaseModel):
@@ -62,6 +65,8 @@ MoveKind = Literal[
     "purge-storage",
     "purge-search",
     "prove-empty",
+    "inventory",  # writers refused, uploads aborted, everything listed: what a deletion may delete
+    "remove-stack",
 ]
 
 

@@ -14,6 +14,7 @@ from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan.abort import abort
 from migrate.plan.blue_green import change, enable, remove
 from migrate.plan.create import create, request_key
+from migrate.plan.delete import delete
 from migrate.plan.rotate import rotate
 from stacks.layout import Layout
 
@@ -35,4 +36,5 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.CHANGE: change,
     OperationKind.REMOVE: remove,
     OperationKind.ROTATE: rotate,
+    OperationKind.DELETE: delete,
 }

@@ -66,7 +66,7 @@ def archived(layout: Layout, key: str, verdict: str | None = None) -> Layout:
     """`layout` with a key that nothing in it uses any more put away, under the verdict that says so."""
     if key in _used_keys(layout):
         return layout
-    keys = tuple(k.model_copy(update={"release": verdict}) if k.id == key else k for k in layout.keys)
+    keys = tuple(k.model_copy(update={"archived_under": verdict}) if k.id == key else k for k in layout.keys)
     return _with_key_state(layout.model_copy(update={"keys": keys}), key, KeyState.ARCHIVED)
 
 

@@ -163,7 +163,7 @@ def test_the_proofs_are_signed_and_hold(rotated: Rotated) -> None:
     drained = next(one for one in listed if one["kind"] == "drained")
     assert (drained["subject"], drained["details"]["from"]) == ("k1", rotated.old.arn)
     layout = rotated.tenant.layout()
-    assert layout["keys"][0]["release"] == drained["id"], "what archives the key is named with it"
+    assert layout["keys"][0]["archived_under"] == drained["id"], "what archives the key is named with it"
     checked = rotated.tenant.keyshift("verdict", "check", "--json").json()
     assert {one["result"] for one in checked["checks"]} == {"holds"}, checked
 

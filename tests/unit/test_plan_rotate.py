@@ -91,7 +91,7 @@ def test_the_old_key_is_archived_under_the_proof_that_nothing_is_under_it_and_no
     assert made.start.serves is not None
     old = made.start.storage(made.start.serves.storage).key or ""
     proofs = [move for phase in made.phases[:-1] for move in phase.moves if move.kind == "drain" and move.verdict]
-    assert [(proof.key, proof.verdict) for proof in proofs] == [(old, made.end.key(old).release)]
+    assert [(proof.key, proof.verdict) for proof in proofs] == [(old, made.end.key(old).archived_under)]
     assert made.end.key(old).state is KeyState.ARCHIVED
     for phase in made.phases[:-1]:
         assert phase.layout.key(old).state is KeyState.ACTIVE, "what still lies under it has to stay readable"

@@ -208,7 +208,7 @@ def test_a_rotation_never_closes_jobs_and_limits_searches_from_the_redirect_on(
         f"{phase}/up" for phase in ("key", "build", "redirect", "serve", "purge", "drop")
     ]
     layout = records.tenant("acme").layout
-    assert [(key.id, key.state, key.release) for key in layout.keys] == [
+    assert [(key.id, key.state, key.archived_under) for key in layout.keys] == [
         ("k1", "archived", f"{OPERATION}-drained"),
         ("k2", "active", None),
     ]
