@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import stamina
@@ -217,26 +216,25 @@ def census(job: Job, report: Report) -> Counter[str]:
 # the redirect ---------------------------------------------------------------------------------
 
 
-def lands_under(side: Side) -> str:
-    """The ARN of the key under which a write without a word about encryption lands now: the bucket's default at work."""
-    with probe_object(side) as key:
-        place = {"Bucket": side.storage.bucket, "Key": side.storage.prefix + key}
-        head = called(f"asking for the key of a probe in {side.storage}", side.s3.head_object, **place)
-    return str(head.get("SSEKMSKeyId") or "")
+def redirected(job: Job) -> datetime | None:
+    """The instant, by S3's own clock, at which a write without a word about encryption came under the key.
 
-
-def note_redirected(job: Job) -> datetime:
-    """The instant, by S3's own clock, from which new writes come under the key; noted once for each key."""
+    None while the bucket's default is not at work yet. Noted once for each key: uploads that were begun later are
+    under it.
+    """
     name = f"redirected-to {job.key_arn}"
     if (noted := job.manifest.noted(name)) is not None:
         return datetime.fromisoformat(noted)
-    answer = called(
-        f"asking {job.side.storage.bucket} for the time",
-        job.side.s3.get_bucket_versioning,
-        Bucket=job.side.storage.bucket,
-    )
-    now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
-    return datetime.fromisoformat(job.manifest.note_once(name, now.isoformat()))
+    key_arn, at = landed(job.side)
+    return datetime.fromisoformat(job.manifest.note_once(name, at.isoformat())) if key_arn == job.key_arn else None
+
+
+def landed(side: Side) -> tuple[str, datetime]:
+    """(ARN of the key under which a write lands now, when that was): a probe, of which nothing stays."""
+    with probe_object(side) as key:
+        place = {"Bucket": side.storage.bucket, "Key": side.storage.prefix + key}
+        head = called(f"asking for the key of a probe in {side.storage}", side.s3.head_object, **place)
+    return str(head.get("SSEKMSKeyId") or ""), head["LastModified"].astimezone(UTC)
 
 
 # the proof ------------------------------------------------------------------------------------

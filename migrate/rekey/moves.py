@@ -15,7 +15,7 @@ from migrate.errors import KeyUnavailable
 from migrate.index.live import verify_live_index
 from migrate.operations import Move
 from migrate.progress import Meter, Progress
-from migrate.rekey.engine import Job, census, drain, lands_under, note_redirected, rekey_pass
+from migrate.rekey.engine import Job, census, drain, redirected, rekey_pass
 from migrate.verdict import VerdictKind
 
 if TYPE_CHECKING:
@@ -49,12 +49,7 @@ def _rekey(moves: Moves, move: Move) -> Found:
     side = _side(moves, move)
     with in_place_manifest(moves.manifest_path, side) as manifest:
         job = Job(side, manifest, moves.guard)
-        waited = moves.until(
-            lambda: lands_under(side) == job.key_arn,
-            f"new writes to {side.storage} to come under the new key",
-            REDIRECTED_WITHIN_SECONDS,
-        )
-        since = note_redirected(job)
+        since, waited = _redirected(moves, job)
         with _counting_what_a_lost_key_holds(moves, move, job):
             # The second pass takes what came while the first one ran; what the bucket's default did not catch, too.
             first = rekey_pass(job, moves.report)
@@ -68,11 +63,24 @@ def _rekey(moves: Moves, move: Move) -> Found:
     }
 
 
+def _redirected(moves: Moves, job: Job) -> tuple[datetime, float]:
+    """When new writes came under the key, and how many seconds were waited for it."""
+    at: list[datetime] = []
+
+    def has_come() -> bool:
+        at.extend(found for found in [redirected(job)] if found is not None)
+        return bool(at)
+
+    what = f"new writes to {job.side.storage} to come under the new key"
+    waited = moves.until(has_come, what, REDIRECTED_WITHIN_SECONDS)
+    return at[-1], waited
+
+
 def _drain(moves: Moves, move: Move) -> Found:
     """With a verdict: from an empty list, so that what it signs was all seen now."""
     started, side, operation = datetime.now(UTC), _side(moves, move), moves.operation
     with in_place_manifest(moves.manifest_path, side) as manifest:
-        since = note_redirected(Job(side, manifest))
+        since, _ = _redirected(moves, Job(side, manifest))
     path = moves.folder / "operations" / operation.id / DRAINED if move.verdict else moves.manifest_path
     with in_place_manifest(path, side) as manifest:
         job = Job(side, manifest, moves.guard)

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus
 
@@ -136,8 +135,7 @@ class FakeS3:
                 self.before(name, parameters)
                 answer = handler(**parameters)
                 self.after(name, parameters)
-                said = {"HTTPHeaders": {"date": format_datetime(self.now, usegmt=True)}, "RetryAttempts": self.retried}
-                return {"ResponseMetadata": {"HTTPStatusCode": 200, **said}, **answer}
+                return {"ResponseMetadata": {"HTTPStatusCode": 200, "RetryAttempts": self.retried}, **answer}
 
         return call
 
@@ -161,7 +159,7 @@ class FakeS3:
             version.id = "null"
             versions[:] = [v for v in versions if v.id != "null"]
         # Within one second, as S3's clock has it.
-        version.modified = DAY + timedelta(seconds=self._count // 1000)
+        version.modified = self.now + timedelta(seconds=self._count // 1000)
         versions.append(version)
         return version
 
@@ -270,6 +268,7 @@ class FakeS3:
         answer: dict[str, Any] = {
             "ContentLength": len(version.body),
             "ETag": version.etag,
+            "LastModified": version.modified,
             "VersionId": version.id,
             "Metadata": dict(version.metadata),
             "ServerSideEncryption": "aws:kms",

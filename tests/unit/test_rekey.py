@@ -19,7 +19,7 @@ from migrate.copy.s3 import Side, StorageRef
 from migrate.errors import CloudError, Conflict, KeyshiftError, KeyUnavailable, Waiting
 from migrate.progress import Progress, unwatched
 from migrate.rekey import engine
-from migrate.rekey.engine import Job, census, drain, key_of, lands_under, left_under, note_redirected, rekey_pass
+from migrate.rekey.engine import Job, census, drain, key_of, landed, left_under, redirected, rekey_pass
 from migrate.rekey.keyed import Keyed
 from migrate.rekey.keyed import Version as Listed
 from migrate.rekey.moves import in_place_manifest
@@ -267,10 +267,11 @@ def test_an_upload_begun_under_the_old_key_is_aborted_and_a_younger_one_is_not(l
     lab.s3.now = DAY + timedelta(minutes=1)
     with lab.manifest() as manifest:
         rekey_pass(lab.job(manifest), unwatched)
-        since = note_redirected(lab.job(manifest))
+        since = redirected(lab.job(manifest))
+        assert since is not None
         lab.s3.now = DAY + timedelta(minutes=2)
         young = lab.s3.create_multipart_upload(**place)["UploadId"]
-        assert note_redirected(lab.job(manifest)) == since == DAY + timedelta(minutes=1), "noted once"
+        assert redirected(lab.job(manifest)) == since == DAY + timedelta(minutes=1), "noted once"
         assert set(lab.s3.uploads) == {old, young}
         found = drain(lab.job(manifest), "run", since, unwatched)
     assert set(lab.s3.uploads) == {young}, "a job that began after the redirect is not disturbed"
@@ -343,9 +344,14 @@ def test_a_drains_root_is_over_every_version_and_its_key(lab: Lab) -> None:
 
 def test_where_new_writes_land_is_tried_and_nothing_of_it_stays(lab: Lab) -> None:
     before = lab.facts()
-    assert lands_under(lab.side) == TARGET_KEY
+    assert landed(lab.side) == (TARGET_KEY, DAY)
     lab.s3.default_key["shared"] = SOURCE_KEY
-    assert lands_under(lab.side) == SOURCE_KEY
+    assert landed(lab.side) == (SOURCE_KEY, DAY)
+    with lab.manifest() as manifest:
+        assert redirected(lab.job(manifest)) is None, "what is not at work yet is not noted"
+        lab.s3.default_key["shared"] = TARGET_KEY
+        lab.s3.now = DAY + timedelta(minutes=1)
+        assert redirected(lab.job(manifest)) == lab.s3.now
     assert lab.facts() == before
 
 
