@@ -31,6 +31,8 @@ from migrate.live import Live
 from migrate.log import Log
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
+from migrate.rekey.engine import left_under
+from migrate.rekey.moves import DRAINED
 from migrate.verdict import Verdict, VerdictKind
 
 HOLDS, SUPERSEDED, UNDER_WAY, DIFFERS = "holds", "superseded", "under way", "differs"
@@ -86,7 +88,7 @@ def check(live: Live, folder: Path, verdict: Verdict, report: Report, *, under_w
         return Check(verdict.id, str(verdict.kind), DIFFERS, "it did not pass when it was made")
     if verdict.operation == under_way:
         return Check(verdict.id, str(verdict.kind), UNDER_WAY, f"{under_way} has not ended; check again then")
-    path = folder / "operations" / verdict.operation / "manifest.sqlite"
+    path = folder / "operations" / verdict.operation / _FILES.get(verdict.kind, MANIFEST)
     with closing(Manifest.existing(path)) as manifest:
         job = _Job(live, verdict, manifest, report)
         if verdict.manifest_sha256 and manifest.digest() != verdict.manifest_sha256:
@@ -269,12 +271,32 @@ def _purge(job: _Job) -> Check:
     return job.says(HOLDS, f"{place} is empty", facts=facts)
 
 
+# a key that nothing is under ------------------------------------------------------------------
+
+
+def _drained(job: _Job) -> Check:
+    place, old = job.manifest.storage(Where.SOURCE), str(job.verdict.details.get("from", ""))
+    unit = job.unit_at(place)
+    if unit is None:
+        return job.says(SUPERSEDED, f"{place} is not the tenant's any more; a later verdict covers what took its place")
+    found = left_under(job.live.storage(unit), old, job.report)
+    facts = {"storage": unit, "key": old, "versions": found.versions, "under it": found.count}
+    if found.count:
+        because = f"{found.count} of {found.versions} versions in {unit} are under {old}"
+        return job.says(DIFFERS, because, facts=facts, examples=found.examples)
+    return job.says(HOLDS, f"none of {found.versions} versions in {unit} is under {old}", facts=facts)
+
+
 _CHECKS: Mapping[VerdictKind, Callable[[_Job], Check]] = {
     VerdictKind.STORAGE: _storage,
     VerdictKind.UNTOUCHED: _untouched,
     VerdictKind.INDEX: _index,
     VerdictKind.PURGE: _purge,
+    VerdictKind.DRAINED: _drained,
 }
+MANIFEST = "manifest.sqlite"
+_FILES = {VerdictKind.DRAINED: DRAINED}
+"""Where the rows are that a verdict signs, if not in the manifest of its operation."""
 
 
 # one object -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from migrate import cli_life, cli_revoke, cli_watch, failures, show, tenants
+from migrate import cli_life, cli_revoke, cli_rotate, cli_watch, failures, show, tenants
 from migrate.errors import KeyshiftError
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
@@ -182,6 +182,7 @@ def enable(
 
 
 cli_life.register(app)
+cli_rotate.register(app)
 
 
 @app.command()

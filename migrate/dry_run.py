@@ -41,6 +41,7 @@ ASSUMED = (
     "bringing up the layouts and waiting for people are not in the minutes",
     "every version has a checksum that covers it whole; one that has none is read on both sides to be compared",
     "jobs write nothing meanwhile; what they write is copied, compared and filled once more",
+    "a re-key in place is priced as a PUT: no price of its own was found",
     "KMS requests are the most that there can be: one a request to an object; a bucket key saves some at the source",
 )
 NOT_PRICED = (
@@ -184,7 +185,8 @@ def price(plan: Plan, storages: dict[str, Inventory]) -> Data:
     requests = {kind: total[kind] for kind in prices.REQUESTS if total[kind]}
     listing = {"LIST": sum(held.pages for held in storages.values())}
     is_priced = plan.start.region in prices.REGIONS
-    copied = sum(held.bytes for held in storages.values())
+    copies = any(move["move"] == "copy" for move in moves)
+    copied = sum(held.bytes for held in storages.values()) if copies else 0
     return {
         "region": plan.start.region,
         "storages": {id: vars(held) | {"pages": held.pages} for id, held in storages.items()},
@@ -237,6 +239,19 @@ def _fill(held: Inventory, is_first: bool) -> dict[str, int]:
     return {"GET": held.objects, "KMS Decrypt": held.objects} if is_first else {}
 
 
+def _rekey(held: Inventory, _: bool) -> dict[str, int]:
+    """Asked for, then re-keyed, each; a second pass lists once more, and a probe shows where new writes land."""
+    return {
+        "LIST": 2 * held.pages + 2,
+        "HEAD": held.versions + 1,
+        "GET": 1,
+        "PUT": held.versions + 1,
+        "DELETE": 1,
+        "KMS Decrypt": held.versions,
+        "KMS GenerateDataKey": held.versions + 1,
+    }
+
+
 _REQUESTS = {
     "preflight": lambda held, _: {"LIST": held.pages, "GET": 1},
     "copy": _copy,
@@ -247,6 +262,9 @@ _REQUESTS = {
     "still-settled": lambda held, _: {"LIST": held.pages + 1},
     # What differs from the comparison before the freeze was copied since, and is assumed to be nothing.
     "verify-storage": lambda held, _: {"LIST": 2 * held.pages, "GET tags": 2},
+    "list": lambda held, _: {"LIST": held.pages},
+    "rekey": _rekey,
+    "drain": lambda held, _: {"LIST": held.pages + 1, "HEAD": held.versions},
     "canary": lambda *_: {"PUT": 1, "LIST": 1, "DELETE": 2, "KMS GenerateDataKey": 1},
     "prove-untouched": lambda held, _: {"LIST": held.pages + 3},
     "purge-target": lambda held, _: {"LIST": held.pages + 1, "DELETE": held.pages},

@@ -42,6 +42,19 @@ class Waiting(KeyshiftError):
         self.waits_for = waits_for
 
 
+class KeyLost(Waiting):
+    """A customer's key that is in use cannot be used. It is waited for, and the step is done again."""
+
+    def __init__(self, tenant: str, key: str, said: str) -> None:
+        self.key, self.said = key, said
+        super().__init__(
+            f"the key {key} of tenant {tenant} cannot be used: KMS answered {said}",
+            waits_for=f"the key {key}",
+            hint=f"have it enabled, then: keyshift resume {tenant}",
+            code="key-unusable",
+        )
+
+
 class CloudError(KeyshiftError):
     """A cloud refused or failed a call. `cloud_code` is the cloud's own word for it."""
 

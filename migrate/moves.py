@@ -23,7 +23,7 @@ from migrate.copy.s3 import Side, delete_version, list_versions
 from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
 from migrate.deletion import inventory
-from migrate.errors import KeyshiftError, VerificationFailed, Waiting
+from migrate.errors import KeyLost, KeyshiftError, VerificationFailed, Waiting
 from migrate.freeze import Freeze, Pipe
 from migrate.guard import Check, unguarded
 from migrate.index import aliases
@@ -35,6 +35,7 @@ from migrate.log import Log
 from migrate.operations import Move, Wait
 from migrate.progress import Progress, Report
 from migrate.records import Operation
+from migrate.rekey import moves as in_place
 from migrate.verdict import Verdict, VerdictKind, Verdicts
 from stacks.layout import PipelineState
 
@@ -42,18 +43,6 @@ Found = dict[str, Any]
 
 POLL_SECONDS = 1.0
 CANARY_WITHIN_SECONDS = 300
-
-
-class KeyLost(Waiting):
-    """A customer's key that is in use cannot be used. It is waited for, and the step is done again."""
-
-    def __init__(self, tenant: str, key: str, said: str) -> None:
-        super().__init__(
-            f"the key {key} of tenant {tenant} cannot be used: KMS answered {said}",
-            waits_for=f"the key {key}",
-            hint=f"have it enabled, then: keyshift resume {tenant}",
-            code="key-unusable",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +84,7 @@ class Moves:
             "purge-search": self._purge_search,
             "prove-empty": self._prove_empty,
             "inventory": self._inventory,
+            **in_place.actions(self),
         }
         return actions[move.kind](move)
 
@@ -150,10 +140,12 @@ class Moves:
 
     def _manifest(self, move: Move) -> Manifest:
         source, target = self._sides(move)
-        return Manifest.open(self._manifest_path, source.storage, target.storage)
+        if move.storage == move.target:
+            return in_place.in_place_manifest(self.manifest_path, source)
+        return Manifest.open(self.manifest_path, source.storage, target.storage)
 
     @property
-    def _manifest_path(self) -> Path:
+    def manifest_path(self) -> Path:
         return self.folder / "operations" / self.operation.moves_of / "manifest.sqlite"
 
     def _preflight(self, move: Move) -> Found:
@@ -236,10 +228,10 @@ class Moves:
             verdicts=self.verdicts,
             log=self.log,
             report=self.report,
-            until=self._until,
+            until=self.until,
         )
 
-    def _until(self, is_so: Callable[[], bool], what: str, limit: float) -> float:
+    def until(self, is_so: Callable[[], bool], what: str, limit: float) -> float:
         """Polls until a condition holds; returns the seconds. Raises Waiting, naming it, after `limit` seconds."""
         began = time.monotonic()
         while not is_so():
@@ -265,7 +257,7 @@ class Moves:
                 found = verify_storage(transfer, self.operation.id, self.report)
             except VerificationFailed as failed:
                 raise self._freeze(move, manifest).explained(failed) from failed
-        verdict = self._verdict(
+        verdict = self.sign(
             move,
             VerdictKind.STORAGE,
             _named(move.storage),
@@ -296,7 +288,7 @@ class Moves:
             )
             digest = manifest.digest()
         serving = self.operation.start.serves
-        verdict = self._verdict(
+        verdict = self.sign(
             move,
             VerdictKind.INDEX,
             serving.search if serving else search,
@@ -310,12 +302,12 @@ class Moves:
     def _inventory(self, move: Move) -> Found:
         started = datetime.now(UTC)
         if move.storage is None:
-            return {"verdict": self._verdict(move, VerdictKind.INVENTORY, "", started, counts={"versions": 0})}
+            return {"verdict": self.sign(move, VerdictKind.INVENTORY, "", started, counts={"versions": 0})}
         with self._manifest(move.model_copy(update={"target": move.storage})) as manifest:
             freeze = self._freeze(move.model_copy(update={"target": move.storage}), manifest)
             freeze.void_verdicts()
             found = inventory(freeze, self.report)
-        verdict = self._verdict(
+        verdict = self.sign(
             move,
             VerdictKind.INVENTORY,
             move.storage,
@@ -337,10 +329,10 @@ class Moves:
             snapshots = prove_index_gone(self.live.search(move.search), unit["index"])
             details |= {"search": move.search, "index": f"{unit['index']} is gone", "snapshots": snapshots.fact}
         count = left.versions + left.delete_markers + left.uploads
-        verdict = self._verdict(move, VerdictKind.PURGE, storage, started, counts=asdict(left), details=details)
+        verdict = self.sign(move, VerdictKind.PURGE, storage, started, counts=asdict(left), details=details)
         return {"left_behind": count, **asdict(left), "verdict": verdict, **details}
 
-    def _verdict(self, move: Move, kind: VerdictKind, subject: str, started: datetime, **facts: Any) -> str:
+    def sign(self, move: Move, kind: VerdictKind, subject: str, started: datetime, **facts: Any) -> str:
         """Signs, stores and logs a passed verdict, once: a step that is run again finds it and keeps it."""
         id = _named(move.verdict)
         if self.verdicts.load(id) is None:
@@ -386,9 +378,9 @@ class Moves:
             is_ours = answer.get("found") and answer["_source"]["revision"] == revision
             return answer["_source"]["deleted"] if is_ours else None
 
-        there = self._until(lambda: deleted() is False, "the canary to reach the search", CANARY_WITHIN_SECONDS)
+        there = self.until(lambda: deleted() is False, "the canary to reach the search", CANARY_WITHIN_SECONDS)
         self._remove_canary(target)
-        gone = self._until(lambda: deleted() is True, "the canary's removal to reach the search", CANARY_WITHIN_SECONDS)
+        gone = self.until(lambda: deleted() is True, "the canary's removal to reach the search", CANARY_WITHIN_SECONDS)
         client.delete(index=index, id=document_id(key), refresh=True)
         return {"arrived_after": there, "removed_after": gone}
 
@@ -411,7 +403,7 @@ class Moves:
             self._remove_canary(transfer.target)
             found = verify_untouched(transfer, self.report)
         details = {"source": str(transfer.source.storage), "target": str(transfer.target.storage)}
-        verdict = self._verdict(
+        verdict = self.sign(
             move,
             VerdictKind.UNTOUCHED,
             target,

@@ -17,13 +17,16 @@ class OperationKind(StrEnum):
     ENABLE = "enable"
     CHANGE = "change"
     REMOVE = "remove"
+    ROTATE = "rotate"
     DELETE = "delete"
     ABORT = "abort"
     REVOKE = "revoke"
     RESTORE = "restore"
 
 
-ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.DELETE})
+ABORTABLE = frozenset(
+    {OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.ROTATE, OperationKind.DELETE}
+)
 """Operations with a way back, until the phase that serves the new side or purges the only one."""
 
 LOCKS = frozenset({OperationKind.REVOKE, OperationKind.RESTORE})
@@ -56,6 +59,10 @@ MoveKind = Literal[
     "still-settled",  # nothing was written, tagged or begun since it settled
     "verify-storage",
     "verify-index",
+    "rekey",  # every object version of a storage comes under the storage's key, in place
+    "drain",  # no version and no unfinished upload is left under the key that the move names
+    "list",  # the versions of a storage, for a fill that no copy comes before
+    "verify-live-index",  # as verify-index, while jobs write and the new pipeline works
     "canary",  # one object goes bucket -> search through the new pipeline
     "open-search",  # the read alias shows everything again
     "prove-untouched",  # the source still holds all that was copied: what was copied may go
@@ -77,6 +84,7 @@ class Move(Frozen):
     target: str | None = None
     search: str | None = None
     pipeline: str | None = None
+    key: str | None = None
     verdict: str | None = None
 
 

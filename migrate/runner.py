@@ -24,15 +24,16 @@ from components import naming
 from migrate import durable, failures
 from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
-from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
+from migrate.errors import CloudError, Conflict, KeyLost, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.events import Scribe, Tell, step_names
 from migrate.fence import Fence
 from migrate.freeze import goes_on_at
 from migrate.guard import Guard
 from migrate.live import Live
 from migrate.log import Log
-from migrate.moves import KeyLost, Moves
+from migrate.moves import Moves
 from migrate.operations import ABORTABLE, OperationKind, Phase, Plan, Request
+from migrate.pending import PendingRotations
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
 from migrate.records import ABORT, LEASE, Operation, Records
@@ -62,6 +63,7 @@ class Runner:
         """`patience`: how many seconds a running step waits for a key that was lost, before it stops."""
         self.project = project
         self.records = Records(connect(project.home))
+        self.pending = PendingRotations(connect(project.home))
         self.tenant = self.records.tenant(tenant).name
         self.folder = project.home / "tenants" / tenant
         self.stack = Stack(project, naming.tenant_stack(tenant))
@@ -130,6 +132,8 @@ class Runner:
             aborted = self._abortable()
             self._way_back(aborted)
             operation = self.records.begin_abort(self.records.tenant(self.tenant), aborted)
+            if aborted.kind is OperationKind.ROTATE:
+                self.pending.withdraw(self.tenant)
             about = {"operation": operation.id, "kind": str(operation.kind), "aborts": aborted.id}
             self.log.append({"event": "operation-begun", **about})
             return self._walk(operation)
@@ -171,13 +175,16 @@ class Runner:
     def resume(self) -> Operation:
         """Goes on with the tenant's unfinished operation. Raises RefusedInput when there is none.
 
-        A byok tenant that a plain `pulumi up` made has none either, and is not whole: its creation begins here.
+        A byok tenant that a plain `pulumi up` made has none either, and is not whole: its creation begins here. So does
+        a rotation whose key was uploaded while another operation ran.
         """
         with self._acting():
             operation = self.records.unfinished(self.tenant)
             tenant = self.records.tenant(self.tenant)
             if operation is None and tenant.layout.serves is None:
                 operation = self._begin(tenant, OperationKind.CREATE, None)
+            if operation is None and self.pending.of(tenant.layout):
+                operation = self._begin(tenant, OperationKind.ROTATE, None)
             if operation is None:
                 raise RefusedInput(
                     f"tenant {self.tenant} has no unfinished operation", hint=f"keyshift status {self.tenant}"
@@ -373,7 +380,9 @@ class Runner:
                 raise still
             moves.report(Progress(move="wait", waiting=still.message))
             time.sleep(POLL_SECONDS)
-            still = moves.lost_key()
+            found = moves.lost_key()
+            # The step knows more of the same key than a look at the key does: what still lies under it.
+            still = lost if found is not None and found.key == lost.key else found
         self.records.note(operation_id, fence=self._fence, state="running", message=None, hint=None)
 
     def _do(self, operation_id: str, step: str) -> dict[str, Any]:
@@ -413,12 +422,14 @@ class Runner:
     def _phase(self, operation_id: str, name: str) -> Phase:
         phase = next(p for p in self._plan(operation_id).phases if p.name == name)
         operation = self.records.operation(operation_id)
-        if phase.layout.gate.jobs == "closed" and operation.cutoff is None:
+        limits = any(move.kind == "limit-search" for move in phase.moves)
+        if limits and operation.cutoff is None:
             now = datetime.now(UTC)
             self.records.note_once(
                 operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000), fence=self._fence
             )
-            self.records.note_once(operation_id, "jobs_closed_at", now, fence=self._fence)
+            if phase.layout.gate.jobs == "closed":
+                self.records.note_once(operation_id, "jobs_closed_at", now, fence=self._fence)
             phase = next(p for p in self._plan(operation_id).phases if p.name == name)
         return phase
 
@@ -477,6 +488,7 @@ class Runner:
         """No unit is released or dropped while the verdict that the layout names is not stored and good."""
         named = {unit.release for unit in (*layout.storages, *layout.searches) if unit.release}
         named |= {dropped.verdict for dropped in layout.dropped}
+        named |= {key.archived_under for key in layout.keys if key.archived_under}
         for id in sorted(named):
             verdict = self.verdicts.load(id)
             if verdict is None or not verdict.passed:

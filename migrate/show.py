@@ -13,6 +13,7 @@ from rich.segment import ControlType
 from rich.table import Table
 from rich.text import Text
 
+from migrate import show_rotate
 from migrate.errors import KeyshiftError
 from migrate.events import Begun, Ended, Event, Place, Progressed, StepBegun, StepDone, Waits
 from migrate.progress import Pace, Progress
@@ -265,6 +266,10 @@ def uploaded(data: Data) -> RenderableType:
     )
 
 
+def _limits_searches(phase: Data) -> bool:
+    return any(move["kind"] == "limit-search" for move in phase["moves"])
+
+
 def plan(data: Data) -> RenderableType:
     table = _table("phase", "what", "jobs", "searches", "can be aborted")
     steps: list[RenderableType] = []
@@ -274,7 +279,7 @@ def plan(data: Data) -> RenderableType:
             phase["name"],
             phase["title"],
             gate["jobs"],
-            "limited" if gate["jobs"] == "closed" else "all",
+            "limited" if gate["jobs"] == "closed" or _limits_searches(phase) else "all",
             "yes" if phase["reversible"] else "no",
         )
         steps += [f"  {phase['name']}: wait for {wait['reason']}" for wait in phase["waits"]]
@@ -308,6 +313,7 @@ def status(data: Data, now: datetime | None = None) -> RenderableType:
         *([("sealed", _sealed(data))] if data.get("sealed") else []),
         ("jobs", f"{jobs}: {data['reason']}" if data["reason"] else jobs),
         ("searches", data["searches"]),
+        *show_rotate.pending_rows(data),
     ]
     operation = data["operation"]
     if operation is None:
@@ -449,6 +455,7 @@ def report(data: Data) -> RenderableType:
         ]
     if index:
         rows.append(("documents", f"{index['expected']:,} expected, {index['found']:,} found"))
+    rows += show_rotate.report_rows(data)
     if data["left_behind"] is not None:
         rows.append(("left behind", data["left_behind"]))
     for id, verdict_id in data["verdicts"].items():

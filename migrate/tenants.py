@@ -19,6 +19,8 @@ from migrate.intake import Ids
 from migrate.keys import imported, wrap
 from migrate.live import Live
 from migrate.log import Log
+from migrate.operations import OperationKind
+from migrate.pending import PendingRotations
 from migrate.plan import plan
 from migrate.progress import Report
 from migrate.records import ENDED, Operation, Records
@@ -28,7 +30,7 @@ from migrate.verdict import Verdict, Verdicts
 from stacks import config
 from stacks.errors import ConfigError
 from stacks.first import first_layout
-from stacks.layout import KeyState, Layout
+from stacks.layout import KeyState, Layout, Mode
 from stacks.record import TenantRecord, connect
 
 Data = dict[str, Any]
@@ -121,6 +123,7 @@ def status(project: Project, name: str) -> Data:
         "reason": gate.reason,
         "searches": f"archived before {gate.search_cutoff}" if gate.search_cutoff else "all",
         "worked_on_by": worker,
+        "pending_rotation": _pending_rotation(project, tenant.layout, unfinished),
         "operation": last and {**_summary(last), **_whereabouts(last)},
         "next": None if is_at_work else _next_command(project, tenant, unfinished),
     }
@@ -188,7 +191,9 @@ def report(_: Project, operation: Operation) -> Data:
         "seconds": (ended - operation.started_at).total_seconds() if ended else None,
         "jobs_disabled_seconds": operation.jobs_disabled_seconds,
         "storage": found.get("verify-storage"),
-        "index": found.get("verify-index"),
+        "index": found.get("verify-index") or found.get("verify-live-index"),
+        "rekeyed": found.get("rekey"),
+        "drained": found.get("drain"),
         "left_behind": left and left["left_behind"],
         "verdicts": {step: result["verdict"] for step, result in found.items() if result.get("verdict")},
     }
@@ -214,7 +219,16 @@ def _next_command(project: Project, tenant: TenantRecord, unfinished: Operation 
 
 
 def _after_upload(tenant: TenantRecord, unfinished: Operation | None) -> str:
-    return f"keyshift {'resume' if tenant.layout.serves is None or unfinished else 'enable'} {tenant.name}"
+    begins = "rotate" if tenant.layout.mode is Mode.BYOK else "enable"
+    return f"keyshift {'resume' if tenant.layout.serves is None or unfinished else begins} {tenant.name}"
+
+
+def _pending_rotation(project: Project, layout: Layout, unfinished: Operation | None) -> Data | None:
+    """The rotation that an upload asked for and that has not begun, and the operation that it waits for."""
+    if unfinished is not None and unfinished.kind is OperationKind.ROTATE:
+        return None
+    found = PendingRotations(connect(project.home)).of(layout)
+    return found and {"key": found.key, "at": found.at.isoformat(), "behind": unfinished and unfinished.id}
 
 
 # seal -------------------------------------------------------------------------------------------
@@ -275,7 +289,7 @@ _UPLOAD_HINTS = {
     "import-token-invalid": "keyshift key request {name}, then have the same key wrapped with its new public key",
     "key-not-unwrapped": "keyshift key wrap, with the public key of this request: keyshift key request {name}",
     "no-import-request": "keyshift key request {name}, then have a key wrapped with its public key",
-    "key-already-imported": "keyshift key list {name} shows what it holds; another key would be a rotation",
+    "key-already-imported": "keyshift key list {name} shows what it holds; for another key: keyshift key request {name}",
     "key-state": "keyshift key list {name}",
 }
 """What to type next, where `keys.imported`, which knows no tenants, can only describe it."""
@@ -302,13 +316,17 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
             refused.hint = _UPLOAD_HINTS[refused.code].format(name=name)
         raise
     note_upload(project, name, key, fingerprint=found.key_material_id, sha256=found.wrapped_sha256)
+    unfinished = records(project).unfinished(name)
+    if tenant.layout.mode is Mode.BYOK and tenant.layout.serves is not None:
+        PendingRotations(connect(project.home)).note(name, key)
     return {
         "tenant": name,
         "key": key,
         "state": "imported before; nothing was changed" if found.already else "imported",
         "fingerprint": found.key_material_id,
         "sha256": found.wrapped_sha256,
-        "next": _after_upload(tenant, records(project).unfinished(name)),
+        "pending_rotation": _pending_rotation(project, tenant.layout, unfinished),
+        "next": _after_upload(tenant, unfinished),
     }
 
 

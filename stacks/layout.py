@@ -71,7 +71,8 @@ class Key(_Frozen):
 
     `alias` is the ARN that the customer gave, `arn` the key behind it when it was taken into use, and `material` the
     id of the key material that was current then: a rotation changes one of the two. `release`: verdict under which
-    `protect` is lifted from a key that we made, at the end of its tenant.
+    `protect` is lifted from a key that we made, at the end of its tenant. `archived_under`: the verdict that nothing is
+    left under it.
     """
 
     id: KeyId
@@ -80,6 +81,7 @@ class Key(_Frozen):
     alias: str | None = None
     material: str | None = None
     release: str | None = None
+    archived_under: str | None = None
 
 
 class Storage(_Frozen):

@@ -112,7 +112,8 @@ def archive_policy(tenancy: Tenancy) -> dict[str, Any]:
     statements = [
         *_objects(place, "Serving", bucket=LIST_OBJECTS, objects=(*READ_OBJECTS, *WRITE_OBJECTS)),
         _keys_through_s3(tenancy, [place], ["kms:Decrypt"], place.key_arns, sid="Decrypt"),
-        _keys_through_s3(tenancy, [place], ["kms:GenerateDataKey"], [place.key_arn], sid="Encrypt"),
+        # Also the key to come: the bucket's default and this policy do not change at the same instant.
+        _keys_through_s3(tenancy, [place], ["kms:GenerateDataKey"], place.key_arns, sid="Encrypt"),
         _secrets(tenancy, ARCHIVE, [tenancy.serving_search]),
     ]
     if not tenancy.are_jobs_open:

@@ -192,12 +192,17 @@ def _entries(page: Mapping[str, Any], cut: int) -> Iterator[Entry]:
 
 def list_uploads(side: Side) -> Iterator[tuple[str, str]]:
     """(full key, upload id) of every unfinished multipart upload below the prefix."""
+    return ((key, upload_id) for key, upload_id, _ in _uploads(side))
+
+
+def _uploads(side: Side) -> Iterator[tuple[str, str, datetime]]:
+    """(full key, upload id, when it was begun, by S3's clock)."""
     # boto3 asks for encoded keys, and decodes them, in the listings of objects but not in this one.
     ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix, "EncodingType": "url"}
     while True:
         page = called(f"listing uploads of {side.storage}", side.s3.list_multipart_uploads, **ask)
         for upload in page.get("Uploads", ()):
-            yield unquote_plus(upload["Key"]), upload["UploadId"]
+            yield unquote_plus(upload["Key"]), upload["UploadId"], upload["Initiated"]
         if not page.get("IsTruncated"):
             return
         ask |= {"KeyMarker": unquote_plus(page["NextKeyMarker"]), "UploadIdMarker": page["NextUploadIdMarker"]}
@@ -314,10 +319,15 @@ def delete_version(side: Side, key: str, version_id: str) -> None:
     )
 
 
-def abort_uploads(side: Side) -> int:
-    """Abort every unfinished multipart upload below the prefix; returns how many there were."""
+def abort_uploads(side: Side, *, begun_before: datetime | None = None) -> int:
+    """Abort every unfinished multipart upload below the prefix; returns how many there were.
+
+    `begun_before`: only those begun then or earlier.
+    """
     count = 0
-    for key, upload_id in list_uploads(side):
+    for key, upload_id, begun in _uploads(side):
+        if begun_before is not None and begun > begun_before:
+            continue
         count += 1
         try:
             side.s3.abort_multipart_upload(Bucket=side.storage.bucket, Key=key, UploadId=upload_id)

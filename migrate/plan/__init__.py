@@ -16,6 +16,7 @@ from migrate.plan.blue_green import change, enable, remove
 from migrate.plan.create import create, request_key
 from migrate.plan.delete import delete
 from migrate.plan.revocation import restore, revoke
+from migrate.plan.rotate import rotate
 from stacks.layout import Layout
 
 
@@ -35,6 +36,7 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ENABLE: enable,
     OperationKind.CHANGE: change,
     OperationKind.REMOVE: remove,
+    OperationKind.ROTATE: rotate,
     OperationKind.DELETE: delete,
     OperationKind.REVOKE: revoke,
     OperationKind.RESTORE: restore,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from migrate.errors import RefusedInput
 from migrate.operations import Move, Phase, Request
 from migrate.plan.parts import checked, released, watched, without
+from migrate.plan.rotate import abort_rotation
 from stacks.layout import Dropped, Gate, Layout, PipelineState
 
 
@@ -20,6 +21,8 @@ def abort(request: Request, layout: Layout) -> list[Phase]:
             hint=f"keyshift resume {layout.tenant}",
             code="serves-nothing",
         )
+    if (back := abort_rotation(request, layout)) is not None:
+        return back
     serves, verdict = layout.serves, {name: f"{request.operation}-{name}" for name in ("untouched", "purge")}
     reopened = layout.model_copy(
         update={

@@ -10,13 +10,11 @@ from stacks.layout import Layout, Mode, Pipeline, PipelineState, Search, Serves,
 
 def request_key(_: Request, layout: Layout) -> list[Phase]:
     key = unused_key(layout)
-    if key is None and layout.mode is Mode.BYOK:
+    if key is None and layout.mode in {Mode.BYOKMS, Mode.BYOKV}:
         raise RefusedInput(
-            f"tenant {layout.tenant} is already under its customer's key; another key would be a rotation, "
-            "and this version has none: nothing could use the key yet",
-            hint=f"see the key in use: keyshift key list {layout.tenant}; "
-            f"a later version begins with keyshift rotate {layout.tenant}",
-            code="rotation-not-built",
+            f"tenant {layout.tenant} is in mode {layout.mode}: its key is made and rotated by its customer, not here",
+            hint=f"a key that we hold is a change of mode: keyshift change {layout.tenant}",
+            code="key-in-their-account",
         )
     if key is None:
         layout = with_new_key(layout)

@@ -62,11 +62,12 @@ def unused_key(layout: Layout, mode: Mode = Mode.BYOK) -> Key | None:
     return fit[-1] if fit else None
 
 
-def archived(layout: Layout, key: str) -> Layout:
-    """`layout` with a key that nothing in it uses any more put away."""
+def archived(layout: Layout, key: str, verdict: str | None = None) -> Layout:
+    """`layout` with a key that nothing in it uses any more put away, under the verdict that says so."""
     if key in _used_keys(layout):
         return layout
-    return _with_key_state(layout, key, KeyState.ARCHIVED)
+    keys = tuple(k.model_copy(update={"archived_under": verdict}) if k.id == key else k for k in layout.keys)
+    return _with_key_state(layout.model_copy(update={"keys": keys}), key, KeyState.ARCHIVED)
 
 
 def _used_keys(layout: Layout) -> set[str | None]:

@@ -134,9 +134,9 @@ def assert_contents(tenant: Tenant, home: Home, key: Key, added: Mapping[str, An
     assert keys == {(key.arn, False)}, "under another key, or a bucket key, an object would survive a revocation"
 
 
-def assert_documents(tenant: Tenant) -> None:
+def assert_documents(tenant: Tenant, storage: str = "s2") -> None:
     """Every current object is found as it is, every deleted one is not, nothing else is there."""
-    now = contents(tenant.storage("s2", "runner"))
+    now = contents(tenant.storage(storage, "runner"))
     client = tenant.search("e2")
     client.indices.refresh(index=INDEX)
     found = documents(client)
@@ -233,11 +233,11 @@ def _secrets(tenant: Tenant) -> Iterator[str]:
                 yield secret["Name"]
 
 
-def assert_resources(tenant: Tenant, *, keys: int) -> None:
+def assert_resources(tenant: Tenant, *, keys: int, storage: str = "s2") -> None:
     """Exactly the new side, each resource once."""
     name, found = tenant.name, resources(tenant)
     assert len(found.pop("keys")) == keys
-    bucket = tenant.outputs()["storages"]["s2"]["bucket"]
+    bucket = tenant.outputs()["storages"][storage]["bucket"]
     assert found == {
         "buckets": [bucket],
         "deployments": [f"{name}-e2"],

@@ -113,6 +113,9 @@ class FakeS3:
         self.locked: set[str] = set()
         self.page = 3
         self.retried = 0
+        self.now = DAY
+        self.default_key: dict[str, str] = {}
+        self.dead_keys: set[str] = set()
         self.errors: list[dict[str, str]] = []
         self.calls: list[str] = []
         self.before: Callable[[str, Mapping[str, Any]], None] = _nothing
@@ -156,7 +159,7 @@ class FakeS3:
             version.id = "null"
             versions[:] = [v for v in versions if v.id != "null"]
         # Within one second, as S3's clock has it.
-        version.modified = DAY + timedelta(seconds=self._count // 1000)
+        version.modified = self.now + timedelta(seconds=self._count // 1000)
         versions.append(version)
         return version
 
@@ -234,12 +237,12 @@ class FakeS3:
 
     def _do_list_multipart_uploads(self, Bucket: str, Prefix: str, EncodingType: str = "") -> dict[str, Any]:
         """boto3 neither asks for encoded keys here nor decodes them; a raw control character it cannot parse."""
-        found = [(u["Key"], id) for id, u in sorted(self.uploads.items()) if u["Bucket"] == Bucket]
-        found = [(key, id) for key, id in found if key.startswith(Prefix)]
-        if EncodingType != "url" and not all(in_xml(key) for key, _ in found):
+        found = [(u["Key"], id, u["begun"]) for id, u in sorted(self.uploads.items()) if u["Bucket"] == Bucket]
+        found = [(key, id, begun) for key, id, begun in found if key.startswith(Prefix)]
+        if EncodingType != "url" and not all(in_xml(key) for key, _, _ in found):
             raise ResponseParserError("Unable to parse response (reference to invalid character number)")
         shown = quote_plus if EncodingType == "url" else str
-        return {"Uploads": [{"Key": shown(key), "UploadId": id} for key, id in found]}
+        return {"Uploads": [{"Key": shown(key), "UploadId": id, "Initiated": begun} for key, id, begun in found]}
 
     def _do_put_object(self, Bucket: str, Key: str, Body: Any = b"", **parameters: Any) -> dict[str, Any]:
         self._check(Bucket, Key, parameters)
@@ -252,7 +255,7 @@ class FakeS3:
             dict(parameters.get("Metadata", {})),
             dict(parameters.get("Tags", {})),
             {name: parameters[name] for name in HEADERS if name in parameters},
-            parameters.get("SSEKMSKeyId", SOURCE_KEY),
+            parameters.get("SSEKMSKeyId", self.default_key.get(Bucket, SOURCE_KEY)),
             checksum=f"SHA256:{sha256(body)}",
         )
         return self._written(self._add(Bucket, Key, version))
@@ -265,6 +268,7 @@ class FakeS3:
         answer: dict[str, Any] = {
             "ContentLength": len(version.body),
             "ETag": version.etag,
+            "LastModified": version.modified,
             "VersionId": version.id,
             "Metadata": dict(version.metadata),
             "ServerSideEncryption": "aws:kms",
@@ -323,9 +327,23 @@ class FakeS3:
         answer = self._written(self._add(Bucket, Key, copy))
         return {"CopyObjectResult": {"ETag": answer.pop("ETag")}, **answer}
 
+    def _do_update_object_encryption(
+        self, Bucket: str, Key: str, VersionId: str, ObjectEncryption: dict[str, dict[str, Any]]
+    ) -> dict[str, Any]:
+        """API_UpdateObjectEncryption: a new wrapping under an ARN; everything else of the version stays."""
+        version, wanted = self._find(Bucket, Key, VersionId), ObjectEncryption["SSEKMS"]
+        if version.hold == "ON" or version.retained_until:
+            raise error("AccessDenied", 403, "protected by S3 Object Lock", "UpdateObjectEncryption")
+        for key_arn in (version.key_arn, wanted["KMSKeyArn"]):
+            if key_arn in self.dead_keys:
+                raise error("KMS.DisabledException", 400, f"{key_arn} is disabled.", "UpdateObjectEncryption")
+        version.key_arn, version.bucket_key = wanted["KMSKeyArn"], wanted["BucketKeyEnabled"]
+        return {}
+
     def _do_create_multipart_upload(self, Bucket: str, Key: str, **parameters: Any) -> dict[str, Any]:
         upload = self._new_id()
-        self.uploads[upload] = {"Bucket": Bucket, "Key": Key, "parameters": parameters, "parts": {}}
+        parameters.setdefault("SSEKMSKeyId", self.default_key.get(Bucket, SOURCE_KEY))
+        self.uploads[upload] = {"Bucket": Bucket, "Key": Key, "parameters": parameters, "parts": {}, "begun": self.now}
         return {"UploadId": upload}
 
     def upload(self, upload_id: str, place: tuple[str, str]) -> dict[str, Any]:

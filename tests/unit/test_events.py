@@ -291,14 +291,12 @@ def test_an_operation_that_today_would_be_refused_still_has_a_status(
 # a key that nothing could use -----------------------------------------------------------------
 
 
-def test_a_key_is_not_requested_for_a_tenant_that_cannot_take_it_into_use() -> None:
-    with pytest.raises(RefusedInput, match="another key would be a rotation") as refused:
-        plan(Request(operation="x", kind=OperationKind.REQUEST), layouts.enable_done())
-    assert refused.value.code == "rotation-not-built"
-    assert "keyshift rotate acme" in refused.value.hint
-    assert plan(Request(operation="x", kind=OperationKind.REQUEST), layouts.byok_pending()), (
-        "its first key is asked for"
-    )
+def test_a_key_is_not_requested_for_a_tenant_whose_customer_keeps_it() -> None:
+    with pytest.raises(RefusedInput, match="made and rotated by its customer") as refused:
+        plan(Request(operation="x", kind=OperationKind.REQUEST), layouts.byokms_active())
+    assert refused.value.code == "key-in-their-account"
+    for layout in (layouts.byok_pending(), layouts.enable_done()):
+        assert plan(Request(operation="x", kind=OperationKind.REQUEST), layout), "its first key, or one to rotate to"
 
 
 def test_after_an_upload_the_next_command_is_no_longer_to_request_the_key(walker: Runner, moves: FakeMoves) -> None:

@@ -31,6 +31,7 @@ PROMISED = {
     "keyshift key wrap --help",
     "keyshift key upload --help",
     "keyshift enable --help",
+    "keyshift rotate --help",
     "keyshift status --help",
     "keyshift resume --help",
     "keyshift abort --help",
