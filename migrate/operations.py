@@ -15,7 +15,13 @@ class OperationKind(StrEnum):
     CREATE = "create"
     REQUEST = "request"
     ENABLE = "enable"
+    CHANGE = "change"
+    REMOVE = "remove"
     ABORT = "abort"
+
+
+ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
+"""Operations with a way back, until the phase that serves the new side."""
 
 
 class Frozen(BaseModel):

@@ -32,7 +32,7 @@ from migrate.guard import Guard
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
-from migrate.operations import OperationKind, Phase, Plan, Request
+from migrate.operations import ABORTABLE, OperationKind, Phase, Plan, Request
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
 from migrate.records import ABORT, LEASE, Operation, Records
@@ -145,10 +145,10 @@ class Runner:
             )
         reached = (operation.step or "").partition("/")[0]
         is_reversible = all(p.reversible for p in self._plan(operation.id).phases if p.name == reached)
-        if operation.kind is not OperationKind.ENABLE or not is_reversible:
+        if operation.kind not in ABORTABLE or not is_reversible:
             why = (
                 f"it has come to {operation.step}: the new side serves or is about to"
-                if operation.kind is OperationKind.ENABLE
+                if operation.kind in ABORTABLE
                 else f"an operation of the kind {operation.kind} has no way back"
             )
             raise RefusedInput(
