@@ -18,7 +18,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from migrate import failures, show, tenants
+from migrate import cli_byokms, failures, show, tenants
 from migrate.errors import KeyshiftError, RefusedInput
 from migrate.events import Scribe, Tell
 from migrate.events import as_json as as_json_line
@@ -40,7 +40,7 @@ app = typer.Typer(
     context_settings={"max_content_width": 100},
 )
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants and what they are made of (vendor).")
-key_app = typer.Typer(no_args_is_help=True, help="Customer keys: request, wrap, upload, list.")
+key_app = typer.Typer(no_args_is_help=True, help="Customer keys, uploaded or in their own account.")
 archive_app = typer.Typer(no_args_is_help=True, help="What the Archive service does (vendor).")
 verdict_app = typer.Typer(no_args_is_help=True, help="Signed proofs of copies and purges (vendor).")
 stack_app = typer.Typer(no_args_is_help=True, help="The tenant's Pulumi stack (vendor).")
@@ -422,3 +422,6 @@ def _ids(options: list[str]) -> Ids:
         by_type={type_: tuple(columns.split(",")) for type_, _, columns in named if type_},
         default=next((tuple(columns.split(",")) for type_, _, columns in named if not type_), ()),
     )
+
+
+cli_byokms.register(app, key_app, cli_byokms.Terminal(_print, _runner, _teller, _interruptible, tenants.report))

@@ -8,20 +8,26 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stacks.layout import Layout
+from stacks.layout import Key, Layout, OnRotation
 
 
 class OperationKind(StrEnum):
     CREATE = "create"
     REQUEST = "request"
+    ONBOARD = "onboard"
     ENABLE = "enable"
     CHANGE = "change"
     REMOVE = "remove"
+    ROTATE = "rotate"
+    CONFIRM = "confirm"
     ABORT = "abort"
 
 
 ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
 """Operations with a way back, until the phase that serves the new side."""
+
+
+ROTATIONS = frozenset({OperationKind.ROTATE, OperationKind.CONFIRM})
 
 
 class Frozen(BaseModel):
@@ -34,7 +40,7 @@ class Wait(Frozen):
     `person`: only a human can end it, so the runner exits with code 3 instead of polling for ever.
     """
 
-    kind: Literal["key-material", "key-usable"]
+    kind: Literal["key-material", "key-usable", "key-fit", "confirmed"]
     subject: str
     person: bool
     reason: str
@@ -98,9 +104,16 @@ class Plan(Frozen):
 
 
 class Request(Frozen):
-    """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person."""
+    """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person.
+
+    `key`: a key of the customer's own account as it was seen, for what begins with one; `is_hidden`: its alias leads
+    to another one now, which we may not even see.
+    """
 
     operation: str
     kind: OperationKind
     mode: str | None = None
     cutoff: datetime | None = None
+    key: Key | None = None
+    is_hidden: bool = False
+    on_rotation: OnRotation | None = None

@@ -59,7 +59,9 @@ class Alias:
         """Raises RefusedInput for anything but the ARN of an alias in `region`."""
         found = _ALIAS.fullmatch(text)
         if found is None:
-            what = "the ARN of a key: it would have to be given anew at each rotation" if _KEY_ARN.fullmatch(text) else ""
+            what = (
+                "the ARN of a key: it would have to be given anew at each rotation" if _KEY_ARN.fullmatch(text) else ""
+            )
             raise RefusedInput(
                 f"{text!r} is not the ARN of a KMS alias{what and f', but {what}'}; nothing was changed",
                 hint=f"it looks like arn:aws:kms:{region}:444455556666:alias/archive; "
@@ -144,7 +146,7 @@ def check(alias: Alias, ways: Ways) -> Report:
         return Report(alias.arn, None, described)
     findings = [*described, *of_metadata(seen.metadata), _rotation(ways.describer, seen.arn)]
     if seen.metadata.get("KeyState") == "Enabled":  # else every use is refused for that alone
-        findings += [*_direct(ways.prober, seen.arn), *_through_s3(ways, seen.arn), *_by_elastic(ways)]
+        findings += [*direct(ways.prober, seen.arn), *_through_s3(ways, seen.arn), *_by_elastic(ways)]
     return Report(alias.arn, seen, findings)
 
 
@@ -175,7 +177,9 @@ def _kind(metadata: Mapping[str, Any]) -> Finding:
     if metadata.get("KeyManager") != "CUSTOMER":
         return Finding("kind", Came.FAILED, "the key is managed by AWS: nobody can change its policy")
     if (spec, usage) != ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT"):
-        return Finding("kind", Came.FAILED, f"the key is {spec} for {usage}; S3 and Elastic take SYMMETRIC_DEFAULT only")
+        return Finding(
+            "kind", Came.FAILED, f"the key is {spec} for {usage}; S3 and Elastic take SYMMETRIC_DEFAULT only"
+        )
     return Finding("kind", Came.OK, "symmetric, for encryption and decryption")
 
 
@@ -224,7 +228,7 @@ def _rotation(kms: Any, arn: str) -> Finding:
     return Finding("rotation", Came.OK, f"rotates by itself{_on(status.get('NextRotationDate'), ', next')}")
 
 
-def _direct(kms: Any | None, arn: str) -> list[Finding]:
+def direct(kms: Any | None, arn: str) -> list[Finding]:
     """The use of the key itself, as the runner: what tells a lost key from a busy S3 later."""
     names = ("generate-data-key", "decrypt")
     if kms is None:
@@ -252,7 +256,9 @@ def _decrypted(name: str, *, is_same: bool) -> Finding:
 
 def _through_s3(ways: Ways, arn: str) -> list[Finding]:
     if not ways.storages:
-        text = "tried in the first minute of the move, before a customer's byte is copied: no bucket is under this key yet"
+        text = (
+            "tried in the first minute of the move, before a customer's byte is copied: no bucket is under this key yet"
+        )
         return [Finding("through-s3", Came.UNTRIED, text)]
     return [finding for id in sorted(ways.storages) for finding in _in_bucket(ways, id, arn)]
 
@@ -271,7 +277,9 @@ def _in_bucket(ways: Ways, storage: str, arn: str) -> list[Finding]:
             side.s3.get_object(Bucket=side.storage.bucket, Key=key)["Body"].close()
         except ClientError as error:
             if not aws.is_about_a_key(error):
-                found.append(Finding(f"read-{role}", Came.UNTRIED, f"{role} may not read {storage} now: {_said(error)}"))
+                found.append(
+                    Finding(f"read-{role}", Came.UNTRIED, f"{role} may not read {storage} now: {_said(error)}")
+                )
                 continue
             found.append(Finding(f"read-{role}", *_refusal(error, f"{role}'s GET in {storage}", policy.DATA)))
         else:
@@ -328,7 +336,11 @@ def _refusal(error: ClientError, what: str, statement: str) -> tuple[Came, str, 
     is_denial = "AccessDenied" in aws.code_of(error)
     is_ours = "identity-based policy" in said
     if is_denial and is_ours:
-        return Came.FAILED, f"{what} is refused by our own role's policy ({said}); pulumi up of the tenant mends it", None
+        return (
+            Came.FAILED,
+            f"{what} is refused by our own role's policy ({said}); pulumi up of the tenant mends it",
+            None,
+        )
     return Came.FAILED, f"{what} is refused: {said}", statement if is_denial else None
 
 

@@ -123,9 +123,9 @@ def document(terms: Terms) -> str:
 def commands(terms: Terms, file: str) -> list[str]:
     """What the customer types, in a shell of their own account, for a new key: key with policy, alias."""
     alias = alias_to_send(terms).rpartition(":")[2]
+    made = f"aws kms create-key --region {terms.region} --policy file://{shlex.quote(file)}"
     return [
-        f"KEY=$(aws kms create-key --region {terms.region} --policy file://{shlex.quote(file)} "
-        "--query KeyMetadata.KeyId --output text)",
+        f"KEY=$({made} --query KeyMetadata.KeyId --output text)",
         f'aws kms create-alias --region {terms.region} --alias-name {alias} --target-key-id "$KEY"',
     ]
 
@@ -133,9 +133,9 @@ def commands(terms: Terms, file: str) -> list[str]:
 def commands_for_an_existing_key(terms: Terms, file: str) -> list[str]:
     """The same for a key that is there: its whole policy is replaced, so what it says of others has to be added."""
     alias = alias_to_send(terms).rpartition(":")[2]
+    put = f'aws kms put-key-policy --region {terms.region} --key-id "$KEY" --policy-name default'
     return [
-        f'aws kms put-key-policy --region {terms.region} --key-id "$KEY" --policy-name default '
-        f"--policy file://{shlex.quote(file)}",
+        f"{put} --policy file://{shlex.quote(file)}",
         f'aws kms create-alias --region {terms.region} --alias-name {alias} --target-key-id "$KEY"',
     ]
 

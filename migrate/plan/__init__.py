@@ -13,7 +13,8 @@ from collections.abc import Callable
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan.abort import abort
 from migrate.plan.blue_green import change, enable, remove
-from migrate.plan.create import create, request_key
+from migrate.plan.create import create, onboard, request_key
+from migrate.plan.customer_rotation import confirm, rotate
 from stacks.layout import Layout
 
 
@@ -33,4 +34,7 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ENABLE: enable,
     OperationKind.CHANGE: change,
     OperationKind.REMOVE: remove,
+    OperationKind.ONBOARD: onboard,
+    OperationKind.ROTATE: rotate,
+    OperationKind.CONFIRM: confirm,
 }

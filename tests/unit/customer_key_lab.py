@@ -1,3 +1,4 @@
+# ruff: noqa: N803 - the names are boto3's.
 """A customer's account with the sandbox's KMS in the process, and boto-like clients of everybody who uses its key."""
 
 from __future__ import annotations
@@ -9,9 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
-from kms_lab import CUSTOMER, CUSTOMER_ADMIN, ELASTIC, ORG_PATH, VENDOR, VENDOR_ADMIN, VIA_S3, Lab, open_kms
-from kms_lab import REGION as REGION
-from kms_lab import role_session, user
+from kms_lab import (
+    CUSTOMER,
+    CUSTOMER_ADMIN,
+    ELASTIC,
+    ORG_PATH,
+    REGION,
+    VENDOR,
+    VENDOR_ADMIN,
+    VIA_S3,
+    Lab,
+    open_kms,
+    role_session,
+    user,
+)
 
 from components import naming
 from migrate.copy.s3 import Side, StorageRef
@@ -51,7 +63,9 @@ class BotoKms:
 class KeyedS3:
     """One object a key; each write asks KMS for a data key and each read opens it, as the caller and through S3."""
 
-    def __init__(self, lab: Lab, caller: Caller, objects: dict[str, tuple[str, bytes, bytes]], default_key: str) -> None:
+    def __init__(
+        self, lab: Lab, caller: Caller, objects: dict[str, tuple[str, bytes, bytes]], default_key: str
+    ) -> None:
         self._kms, self._objects, self._default = BotoKms(lab, caller, VIA_S3), objects, default_key
 
     def _asked(self, call: Any, key: str, **request: Any) -> dict[str, Any]:

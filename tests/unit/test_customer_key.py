@@ -79,7 +79,8 @@ def test_nobody_of_ours_gets_more_than_the_policy_says(key: CustomerKey) -> None
         try:
             getattr(kms, operation)(KeyId=key.arn, KeySpec="AES_256", **context)
         except ClientError as error:
-            assert error.response["Error"]["Code"] == "AccessDeniedException"
+            if error.response["Error"]["Code"] != "AccessDeniedException":  # only permission may differ
+                raise
             return False
         return True
 
