@@ -106,8 +106,8 @@ class Plan(Frozen):
 class Request(Frozen):
     """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person.
 
-    `key`: a key of the customer's own account as it was seen, for what begins with one; `is_hidden`: its alias leads
-    to another one now, which we may not even see.
+    `key`: a key of the customer's own account as it was seen, for what begins with one; `is_barred`: its alias leads
+    to another one now, which cannot even be tried.
     """
 
     operation: str
@@ -115,5 +115,5 @@ class Request(Frozen):
     mode: str | None = None
     cutoff: datetime | None = None
     key: Key | None = None
-    is_hidden: bool = False
+    is_barred: bool = False
     on_rotation: OnRotation | None = None

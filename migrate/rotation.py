@@ -34,12 +34,13 @@ IN_USE = frozenset({KeyState.PENDING, KeyState.ACTIVE})
 class Look:
     """What one look at an alias came to. `key`: the key of now, as a layout would hold it.
 
-    `is_news`: it differs from what was last seen. `is_hidden`: the alias leads to a key that we may not see.
+    `is_news`: it differs from what was last seen. `is_barred`: the alias leads to a key that we may not see, or that is
+    another customer's; `key` is the old one then.
     """
 
     key: Key
     is_news: bool
-    is_hidden: bool
+    is_barred: bool
     missing: str = ""
 
 
@@ -111,13 +112,16 @@ class Rotations:
         last = now
         if unfinished is not None and unfinished.kind is OperationKind.ROTATE and unfinished.request.key is not None:
             last = unfinished.request.key
-        was_hidden = unfinished is not None and unfinished.request.is_hidden
+        was_barred = unfinished is not None and unfinished.request.is_barred
         live = Live.find(self._project, self.tenant)
         alias, ways = confirmation.alias_of(layout, now.id), confirmation.ways(live, now.id)
         seen, findings = describe(ways.describer, alias)
         if seen is None:
             said = Report(alias.arn, None, findings).summary()
-            return self._hidden(live, now, said, is_news=not was_hidden)
+            return self._barred(live, now, said, is_news=not was_barred)
+        if self._is_foreign(layout, seen.arn):
+            said = f"{seen.arn} is bound to another customer, and one key never serves two"
+            return Look(now, is_news=not was_barred, is_barred=True, missing=said)
         known = next((k for k in layout.keys if k.arn == seen.arn and k.state in IN_USE), None)
         if last.arn == seen.arn and known is None:
             known = last
@@ -126,7 +130,7 @@ class Rotations:
         # Of the bucket's default key alone are there a bucket and a search to try; of another one not yet.
         tried = ways if seen.arn == now.arn else confirmation.bare(ways)
         report = check(alias, tried)
-        missing = report.summary() or self._foreign(layout, seen.arn)
+        missing = report.summary()
         state = KeyState.ACTIVE if known is not None and known.state is KeyState.ACTIVE else KeyState.PENDING
         key = Key(
             id=known.id if known else next_id(layout.keys, "k"),
@@ -135,9 +139,9 @@ class Rotations:
             alias=alias.arn,
             material=seen.material or (known.material if known else None),
         )
-        return Look(key, is_news=not is_same or was_hidden, is_hidden=False, missing=missing)
+        return Look(key, is_news=not is_same or was_barred, is_barred=False, missing=missing)
 
-    def _hidden(self, live: Live, now: Key, said: str, *, is_news: bool) -> Look:
+    def _barred(self, live: Live, now: Key, said: str, *, is_news: bool) -> Look:
         """The alias cannot be followed. Only where the old key itself works has it been moved; else a key was lost.
 
         Raises RefusedInput for a lost key: that is a revocation, and the watch's.
@@ -150,7 +154,7 @@ class Rotations:
                 hint=f'if the customer has revoked it: keyshift seal {self.tenant} --reason "…"',
                 code="key-unusable",
             )
-        return Look(now, is_news=is_news, is_hidden=True, missing=said)
+        return Look(now, is_news=is_news, is_barred=True, missing=said)
 
     @staticmethod
     def _refusal(live: Live, key: Key) -> str:
@@ -158,10 +162,8 @@ class Rotations:
         by_arn = confirmation.try_key(ways, live.key_arn(key.id))
         return "; ".join(one.says for one in by_arn)
 
-    def _foreign(self, layout: Layout, arn: str) -> str:
-        if binding.bound_elsewhere(self.records.tenants(), layout, {arn}) is None:
-            return ""
-        return "it is bound to another customer, and one key never serves two"
+    def _is_foreign(self, layout: Layout, arn: str) -> bool:
+        return binding.bound_elsewhere(self.records.tenants(), layout, {arn}) is not None
 
     def _waiting_for_confirmation(self) -> Operation:
         operation = self.records.unfinished(self.tenant)
@@ -179,8 +181,8 @@ class Rotations:
 
     def _begin(self, look: Look, unfinished: Operation | None) -> Data:
         asked: Data = {"key": look.key.model_dump(mode="json")}
-        if look.is_hidden:
-            asked["is_hidden"] = True
+        if look.is_barred:
+            asked["is_barred"] = True
         runner = self._runner()
 
         def begun() -> Operation:
@@ -208,13 +210,13 @@ class Rotations:
 
     def _told(self, came: str, look: Look, hint: str) -> Data:
         layout, operation = self.layout, self.records.unfinished(self.tenant)
-        waits = came in {WAITS, PAUSED} and operation is not None and not look.is_hidden and not look.missing
+        waits = came in {WAITS, PAUSED} and operation is not None and not look.is_barred and not look.missing
         return {
             "tenant": self.tenant,
             "came": came,
             "alias": look.key.alias,
-            "key": None if look.is_hidden else look.key.arn,
-            "material": None if look.is_hidden else look.key.material,
+            "key": None if look.is_barred else look.key.arn,
+            "material": None if look.is_barred else look.key.material,
             "missing": look.missing,
             "operation": operation and operation.id,
             "jobs": layout.gate.jobs,

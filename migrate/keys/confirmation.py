@@ -34,12 +34,12 @@ def token(operation: str, layout: Layout) -> str:
 def require_confirmed(request: Request, layout: Layout) -> dict[str, Any]:
     """Raises Waiting always: `keyshift confirm` does not end this wait, it takes the operation over."""
     name, warnings = layout.tenant, "; ".join(layout.gate.warnings)
-    if request.is_hidden:
+    if request.is_barred:
         raise Waiting(
             f"tenant {name} is paused: {warnings}",
-            waits_for="the policy on the key behind the alias",
-            hint=f"keyshift key policy {name} prints what the customer attaches to it; then keyshift key follow {name}",
-            code="key-hidden",
+            waits_for="the customer to make the key behind the alias fit for us, or to move the alias back",
+            hint=f"keyshift key follow {name} says what is missing; keyshift key policy {name} prints what to attach",
+            code="key-barred",
         )
     raise Waiting(
         f"tenant {name} is paused: {warnings}",

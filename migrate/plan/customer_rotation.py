@@ -24,7 +24,7 @@ def rotate(request: Request, layout: Layout) -> list[Phase]:
     serves, key = _serving(layout), _named(request, layout)
     old = _default_key(layout, serves)
     is_moved = key.id != old.id
-    is_quiet = layout.on_rotation.pause == "alias" and layout.gate.jobs == "open" and not request.is_hidden
+    is_quiet = layout.on_rotation.pause == "alias" and layout.gate.jobs == "open" and not request.is_barred
     if not is_moved and is_quiet:
         return [Phase(name="follow", title=f"note the new material of {key.id}", layout=checked(with_key(layout, key)))]
 
@@ -32,7 +32,7 @@ def rotate(request: Request, layout: Layout) -> list[Phase]:
     redirected = _with_default_key(activated(held, key.id), serves, key.id)
     confirmed = (confirm_wait(layout),)
     if not is_moved:
-        what = "the alias leads to a key that we may not see" if request.is_hidden else f"{key.id} was rotated"
+        what = "the alias leads to a key that cannot be taken" if request.is_barred else f"{key.id} was rotated"
         title = f"pause Archive: {what}"
         return [Phase(name="pause", title=title, layout=checked(held), waits=confirmed, reversible=False)]
     if key.state is KeyState.ACTIVE:
@@ -58,18 +58,19 @@ def rotate(request: Request, layout: Layout) -> list[Phase]:
 
 
 def confirm(request: Request, layout: Layout) -> list[Phase]:
-    """Lets jobs in again. Whatever still lies under another key than the bucket's moves to a new storage under it.
+    """Lets jobs in again. Whatever may lie under another key than the bucket's moves to a new storage under it.
 
-    In place it could not: another account's key is not taken by UpdateObjectEncryption, and a version that is copied
+    That is so wherever another key was in use: also where the alias went there and back, a write that was under way
+    may have landed under it. In place it could not: another account's key is not taken by UpdateObjectEncryption, and a version that is copied
     onto itself would become the current one.
     """
     serves = _serving(layout)
     key = _default_key(layout, serves).id
     opened = layout.model_copy(update={"gate": Gate()})
-    if layout.search(serves.search).key == key:
+    older = [k.id for k in layout.keys if k.id != key and k.alias is not None and k.state is KeyState.ACTIVE]
+    if not older:
         title = f"open the gate; all lies under {key}"
         return [Phase(name="open", title=title, layout=checked(_without_older(opened, key)), reversible=False)]
-    older = [k.id for k in layout.keys if k.id != key and k.state is KeyState.ACTIVE]
     phases = [
         p.model_copy(update={"reversible": False}) for p in blue_green(request, opened, Goal(mode=layout.mode, key=key))
     ]
@@ -137,8 +138,8 @@ def _paused(request: Request, layout: Layout, old: Key, key: Key) -> Gate:
 def _warnings(request: Request, layout: Layout, old: Key, key: Key) -> tuple[str, ...]:
     """What Archive and the Console show until the customer has confirmed."""
     until = "nothing is archived until the customer confirms"
-    if request.is_hidden:
-        return (f"{key.alias} of {layout.customer} leads to a key that we may not see: all stays under {old.arn}",)
+    if request.is_barred:
+        return (f"{key.alias} of {layout.customer} leads to a key that cannot be taken: all stays under {old.arn}",)
     if key.id == old.id:
         return (f"the key {key.arn} of {layout.customer} was rotated: {until}",)
     keep = f"the customer must keep {old.arn} enabled until the move has ended: what was archived lies under it"
