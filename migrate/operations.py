@@ -20,11 +20,12 @@ class OperationKind(StrEnum):
     REMOVE = "remove"
     ROTATE = "rotate"
     CONFIRM = "confirm"
+    DELETE = "delete"
     ABORT = "abort"
 
 
-ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
-"""Operations with a way back, until the phase that serves the new side."""
+ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.DELETE})
+"""Operations with a way back, until the phase that serves the new side or purges the only one."""
 
 
 ROTATIONS = frozenset({OperationKind.ROTATE, OperationKind.CONFIRM})
@@ -63,6 +64,8 @@ MoveKind = Literal[
     "purge-storage",
     "purge-search",
     "prove-empty",
+    "inventory",  # writers refused, uploads aborted, everything listed: what a deletion may delete
+    "remove-stack",
 ]
 
 

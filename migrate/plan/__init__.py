@@ -15,6 +15,7 @@ from migrate.plan.abort import abort
 from migrate.plan.blue_green import change, enable, remove
 from migrate.plan.create import create, onboard, request_key
 from migrate.plan.customer_rotation import confirm, rotate
+from migrate.plan.delete import delete
 from stacks.layout import Layout
 
 
@@ -37,4 +38,5 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ONBOARD: onboard,
     OperationKind.ROTATE: rotate,
     OperationKind.CONFIRM: confirm,
+    OperationKind.DELETE: delete,
 }
