@@ -167,9 +167,6 @@ def key_list(name: TenantName, as_json: AsJson = False) -> None:
     printed(tenants.keys(Project.find(), name), as_json, show.keys)
 
 
-cli_byokms.register(app, key_app)
-
-
 # operations -----------------------------------------------------------------------------------
 
 
@@ -189,6 +186,7 @@ def enable(
 
 
 cli_life.register(app)
+cli_byokms.register(app, key_app)
 
 
 @app.command()
