@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from migrate import cli_life, cli_revoke, cli_rotate, cli_watch, failures, show, tenants
+from migrate import cli_byokms, cli_life, cli_revoke, cli_rotate, cli_watch, failures, show, tenants
 from migrate.errors import KeyshiftError
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
@@ -45,7 +45,7 @@ app = typer.Typer(
     context_settings={"max_content_width": 100},
 )
 tenant_app = typer.Typer(no_args_is_help=True, help="Tenants and what they are made of (vendor).")
-key_app = typer.Typer(no_args_is_help=True, help="Customer keys: request, wrap, upload, list.")
+key_app = typer.Typer(no_args_is_help=True, help="Customer keys, uploaded or in their own account.")
 archive_app = typer.Typer(no_args_is_help=True, help="What the Archive service does (vendor).")
 verdict_app = typer.Typer(no_args_is_help=True, help="Signed proofs of copies and purges (vendor).")
 stack_app = typer.Typer(no_args_is_help=True, help="The tenant's Pulumi stack (vendor).")
@@ -183,6 +183,7 @@ def enable(
 
 cli_life.register(app)
 cli_rotate.register(app)
+cli_byokms.register(app, key_app)
 
 
 @app.command()

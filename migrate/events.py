@@ -97,6 +97,14 @@ class Waits(_Placed):
     seconds: float
 
 
+class Warned(_Event):
+    """What Archive shows its users for as long as it stands; told again at each look."""
+
+    event: Literal["warning"] = "warning"
+    operation: str | None
+    text: str
+
+
 class Ended(_Event):
     """The last event. `waiting`: somebody has to act, then `keyshift resume`; `failed`: the same, after the hint."""
 
@@ -112,7 +120,7 @@ class Ended(_Event):
 
 
 Event = Annotated[
-    Begun | StepBegun | StepDone | Progressed | Waits | Ended,
+    Begun | StepBegun | StepDone | Progressed | Waits | Warned | Ended,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -192,6 +200,9 @@ class Scribe:
             return
         facts = {name: value for name, value in asdict(progress).items() if name != "waiting"}
         self._tell(Progressed(**self._at(step), **facts, **asdict(pace)))
+
+    def warned(self, text: str) -> None:
+        self._tell(Warned(at=_now(), tenant=self._tenant, operation=self._operation, text=text))
 
     def ended(
         self, error: KeyshiftError | None, *, step: str | None, seconds: float, jobs_disabled_seconds: float | None

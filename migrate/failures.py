@@ -113,6 +113,13 @@ def _engine(error: Any) -> KeyshiftError:
             hint=f"set PULUMI_CONFIG_PASSPHRASE_FILE or PULUMI_CONFIG_PASSPHRASE, {AGAIN}",
             code="passphrase",
         )
+    if "byok" in text.lower():  # Elastic's word for a customer's key; its error codes are in no public document
+        return KeyshiftError(
+            f"Elastic refused the customer's key: {text}",
+            hint="the key's policy has to hold the statement ElasticKeyAccess as keyshift key policy prints it; "
+            "then keyshift resume",
+            code="key-refused-by-elastic",
+        )
     return KeyshiftError(f"pulumi failed: {text}", hint=f"mend that, {AGAIN}", code="engine")
 
 

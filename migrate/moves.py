@@ -30,6 +30,7 @@ from migrate.index import aliases
 from migrate.index.fill import fill
 from migrate.index.residue import prove_index_gone, purge_index
 from migrate.index.verify import verify_index
+from migrate.keys import confirmation
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import Move, Wait
@@ -62,7 +63,12 @@ class Moves:
 
     def wait(self, wait: Wait) -> Found:
         """Returns when the wait is over, raises Waiting while it is not."""
-        return {"key-material": self._key_material, "key-usable": self._key_usable}[wait.kind](wait)
+        return {
+            "key-material": self._key_material,
+            "key-usable": self._key_usable,
+            "key-fit": lambda wait: confirmation.require_fit(self.live, wait.subject),
+            "confirmed": lambda _: confirmation.require_confirmed(self.operation.request, self.live.layout),
+        }[wait.kind](wait)
 
     def do(self, move: Move) -> Found:
         """Does a move, or the rest of it. What it returns goes into the operation's results."""
@@ -108,6 +114,7 @@ class Moves:
         said = self.key_refusal(wait.subject)
         if said:
             raise KeyLost(self.live.layout.tenant, wait.subject, said)
+        confirmation.require_through_s3(self.live, wait.subject)
         return {"key": self.live.key_arn(wait.subject)}
 
     def key_refusal(self, key: str) -> str:
@@ -126,7 +133,7 @@ class Moves:
         layout = self.live.layout
         made = self.live.outputs.get("keys", {})
         for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key}):
-            if key in made and (said := self.key_refusal(key)):
+            if (key in made or layout.key(key).arn) and (said := self.key_refusal(key)):
                 return KeyLost(layout.tenant, key, said)
         return None
 

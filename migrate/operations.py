@@ -8,16 +8,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from stacks.layout import Layout
+from stacks.layout import Key, Layout, OnRotation
 
 
 class OperationKind(StrEnum):
     CREATE = "create"
     REQUEST = "request"
+    ONBOARD = "onboard"
     ENABLE = "enable"
     CHANGE = "change"
     REMOVE = "remove"
     ROTATE = "rotate"
+    CONFIRM = "confirm"
     DELETE = "delete"
     ABORT = "abort"
     REVOKE = "revoke"
@@ -33,6 +35,9 @@ LOCKS = frozenset({OperationKind.REVOKE, OperationKind.RESTORE})
 """Operations that no runner walks: they close and open a tenant whatever its other operation is in the middle of."""
 
 
+ROTATIONS = frozenset({OperationKind.ROTATE, OperationKind.CONFIRM})
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,7 +48,7 @@ class Wait(Frozen):
     `person`: only a human can end it, so the runner exits with code 3 instead of polling for ever.
     """
 
-    kind: Literal["key-material", "key-usable"]
+    kind: Literal["key-material", "key-usable", "key-fit", "confirmed"]
     subject: str
     person: bool
     reason: str
@@ -114,9 +119,16 @@ class Plan(Frozen):
 
 
 class Request(Frozen):
-    """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person."""
+    """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person.
+
+    `key`: a key of the customer's own account as it was seen, for what begins with one; `is_barred`: its alias leads
+    to another one now, which cannot even be tried.
+    """
 
     operation: str
     kind: OperationKind
     mode: str | None = None
     cutoff: datetime | None = None
+    key: Key | None = None
+    is_barred: bool = False
+    on_rotation: OnRotation | None = None

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,7 @@ OPERATIONS = sql.Table(
     sql.Column("tenant", sql.String, nullable=False, index=True),
     sql.Column("kind", sql.String, nullable=False),
     sql.Column("mode", sql.String),
+    sql.Column("asked", sql.Text),  # JSON of what else was asked for: the key as it was seen, the customer's terms
     sql.Column("start", sql.Text, nullable=False),  # the layout it started from, canonical JSON
     sql.Column("state", sql.String, nullable=False),  # running | waiting | failed | done | aborted
     sql.Column("step", sql.String),
@@ -71,6 +72,7 @@ class Operation:
     tenant: str
     kind: OperationKind
     mode: str | None
+    asked: dict[str, Any]
     start: Layout
     state: str
     step: str | None
@@ -86,7 +88,7 @@ class Operation:
 
     @property
     def request(self) -> Request:
-        return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff)
+        return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff, **self.asked)
 
     @property
     def aborts(self) -> str | None:
@@ -304,9 +306,27 @@ class Records:
 
     # operations ------------------------------------------------------------------------------
 
-    def begin(self, tenant: TenantRecord, kind: OperationKind, mode: str | None) -> Operation:
-        """A new operation `<tenant>-<kind>-<n>`."""
+    def begin(
+        self,
+        tenant: TenantRecord,
+        kind: OperationKind,
+        mode: str | None,
+        *,
+        asked: Mapping[str, Any] | None = None,
+        ends: tuple[Operation, str, str] | None = None,
+    ) -> Operation:
+        """A new operation `<tenant>-<kind>-<n>`.
+
+        `ends`: (operation, state, message) of one that the new one takes over from; both are written or neither.
+        """
         with self._engine.begin() as connection:
+            if ends is not None:
+                ended, state, message = ends
+                connection.execute(
+                    OPERATIONS.update()
+                    .where(OPERATIONS.c.id == ended.id)
+                    .values(state=state, ended_at=_text(datetime.now(UTC)), message=message, hint=None)
+                )
             number = connection.execute(
                 sql.select(sql.func.count()).where(OPERATIONS.c.tenant == tenant.name, OPERATIONS.c.kind == str(kind))
             ).scalar_one()
@@ -317,6 +337,7 @@ class Records:
                     tenant=tenant.name,
                     kind=str(kind),
                     mode=mode,
+                    asked=json.dumps(asked) if asked else None,
                     start=tenant.layout.canonical(),
                     state="running",
                     started_at=_text(datetime.now(UTC)),
@@ -462,6 +483,7 @@ def _operation(row: sql.RowMapping) -> Operation:
     values["kind"] = OperationKind(row["kind"])
     values["start"] = Layout.model_validate_json(row["start"])
     values["progress"] = json.loads(row["progress"]) if row["progress"] else None
+    values["asked"] = json.loads(row["asked"] or "{}")
     values["results"] = json.loads(row["results"])
     return Operation(**values)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from migrate.guard import Guard
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import Moves
-from migrate.operations import ABORTABLE, OperationKind, Phase, Plan, Request
+from migrate.operations import ABORTABLE, ROTATIONS, OperationKind, Phase, Plan, Request
 from migrate.pending import PendingRotations
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
@@ -80,14 +80,15 @@ class Runner:
 
     # what may be asked for --------------------------------------------------------------------
 
-    def preview(self, kind: OperationKind, mode: str | None) -> Plan:
+    def preview(self, kind: OperationKind, mode: str | None, asked: Mapping[str, Any] | None = None) -> Plan:
         """The plan of an operation that is not begun: what --dry-run prints. Changes nothing.
 
         Raises RefusedInput while another operation is unfinished: its middle layouts are no place to start from.
         """
         tenant = self.records.tenant(self.tenant)
         self._refuse_unfinished()
-        made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode), tenant.layout)
+        request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
+        made = plan(request, tenant.layout)
         self.preflight = self._preflight(made)
         return made
 
@@ -111,12 +112,35 @@ class Runner:
         speed = Speedometer()
         return lambda progress: self._scribe.progress(None, progress, speed(progress))
 
-    def run(self, kind: OperationKind, mode: str | None = None) -> Operation:
+    def run(self, kind: OperationKind, mode: str | None = None, *, asked: Mapping[str, Any] | None = None) -> Operation:
         """Begins an operation and walks it. Raises RefusedInput when another one is unfinished."""
         with self._acting():
             tenant = self.records.tenant(self.tenant)
             self._refuse_unfinished()
-            return self._walk(self._begin(tenant, kind, mode))
+            return self._walk(self._begin(tenant, kind, mode, asked))
+
+    def take_over(
+        self, ended: Operation, kind: OperationKind, *, state: str, asked: Mapping[str, Any] | None = None
+    ) -> Operation:
+        """Ends an operation that waits, as `state`, and begins one of `kind` from the layout that it has reached.
+
+        Raises RefusedInput when `ended` is not the tenant's unfinished operation any more.
+        """
+        with self._acting():
+            tenant, unfinished = self.records.tenant(self.tenant), self.records.unfinished(self.tenant)
+            if unfinished is None or unfinished.id != ended.id:
+                raise RefusedInput(
+                    f"{ended.id} has ended meanwhile; nothing was changed",
+                    hint=f"keyshift status {self.tenant}",
+                    code="operation-ended",
+                )
+            plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, **(asked or {})), tenant.layout)
+            durable.give_up(self.folder, self.tenant, ended.id)
+            said = f"{kind} goes on from here" if state == "done" else f"overtaken by another {kind}"
+            operation = self.records.begin(tenant, kind, ended.mode, asked=asked, ends=(ended, state, said))
+            about = {"operation": operation.id, "kind": str(kind), "takes_over": ended.id}
+            self.log.append({"event": "operation-begun", **about})
+            return self._walk(operation)
 
     def preview_abort(self) -> Plan:
         """The plan of aborting the unfinished operation. Changes nothing. Raises RefusedInput where it is too late."""
@@ -153,6 +177,8 @@ class Runner:
             why = (
                 f"it has come to {operation.step}: the new side serves or is about to"
                 if operation.kind in ABORTABLE
+                else "the customer's key leads to another one already, and only they could go back"
+                if operation.kind in ROTATIONS
                 else f"an operation of the kind {operation.kind} has no way back"
             )
             raise RefusedInput(
@@ -225,9 +251,11 @@ class Runner:
             except SQLAlchemyError as error:
                 structlog.get_logger().warning("the lease was not renewed", because=str(error))
 
-    def _begin(self, tenant: TenantRecord, kind: OperationKind, mode: str | None) -> Operation:
-        self.preview(kind, mode)
-        operation = self.records.begin(tenant, kind, mode)
+    def _begin(
+        self, tenant: TenantRecord, kind: OperationKind, mode: str | None, asked: Mapping[str, Any] | None = None
+    ) -> Operation:
+        self.preview(kind, mode, asked)
+        operation = self.records.begin(tenant, kind, mode, asked=asked)
         self.log.append({"event": "operation-begun", "operation": operation.id, "kind": str(kind), "mode": mode})
         return operation
 
@@ -452,10 +480,12 @@ class Runner:
         return {"generation": generation, "changes": changes, "recovered": recovered}
 
     def _note_jobs_open(self, operation: Operation, layout: Layout) -> None:
-        """An abort opens what the operation that it aborts had closed."""
-        closed_by = self.records.operation(operation.moves_of)
-        if layout.gate.jobs == "open" and closed_by.jobs_closed_at:
-            self.records.note_once(closed_by.id, "jobs_opened_at", datetime.now(UTC), fence=self._fence)
+        """An abort opens what the operation that it aborts had closed, a confirmation what the rotation had."""
+        if layout.gate.jobs != "open":
+            return
+        for closed_by in self.records.operations(operation.tenant):
+            if closed_by.jobs_closed_at and not closed_by.jobs_opened_at:
+                self.records.note_once(closed_by.id, "jobs_opened_at", datetime.now(UTC), fence=self._fence)
 
     def _brought_up(
         self, operation_id: str, phase: Phase, report: Callable[[Progress], None]

@@ -312,6 +312,7 @@ def status(data: Data, now: datetime | None = None) -> RenderableType:
         ("tenant", f"{data['tenant']}, mode {data['mode']}, generation {data['generation']}"),
         *([("sealed", _sealed(data))] if data.get("sealed") else []),
         ("jobs", f"{jobs}: {data['reason']}" if data["reason"] else jobs),
+        *(("warning", text) for text in data.get("warnings", ())),
         ("searches", data["searches"]),
         *show_rotate.pending_rows(data),
     ]

@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from components import naming
 from migrate import archive, aws, check, events
 from migrate.copy.s3 import Side
@@ -16,7 +18,7 @@ from migrate.errors import KeyshiftError, RefusedInput, Waiting
 from migrate.files import private_folder, write_private
 from migrate.index import aliases
 from migrate.intake import Ids
-from migrate.keys import imported, wrap
+from migrate.keys import confirmation, imported, wrap
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import OperationKind
@@ -121,6 +123,7 @@ def status(project: Project, name: str) -> Data:
         "jobs": gate.jobs,
         "jobs_since": _jobs_since(gate.jobs, operations),
         "reason": gate.reason,
+        "warnings": list(gate.warnings),
         "searches": f"archived before {gate.search_cutoff}" if gate.search_cutoff else "all",
         "worked_on_by": worker,
         "pending_rotation": _pending_rotation(project, tenant.layout, unfinished),
@@ -210,6 +213,8 @@ def _next_command(project: Project, tenant: TenantRecord, unfinished: Operation 
         return f"keyshift restore {tenant.name}, once it may be opened again"
     if unfinished is not None:
         return unfinished.hint or f"keyshift resume {tenant.name}"
+    if (named := confirmation.next_command(tenant.layout)) is not None:
+        return named
     pending = _pending_key(tenant.layout)
     if pending is None:
         return None
@@ -298,14 +303,15 @@ _UPLOAD_HINTS = {
 def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
     """Imports the customer's wrapped key. Uploading the same file twice changes nothing."""
     tenant = records(project).tenant(name)
-    if not tenant.layout.keys:
+    imported_keys = [one.id for one in tenant.layout.keys if one.arn is None]
+    if not imported_keys:
         raise RefusedInput(
             f"tenant {name} has no key to import into", hint=f"keyshift key request {name}", code="no-empty-key"
         )
     records(project).refuse_sealed(name)
     wrapped = _read(file)
     live = Live.find(project, name)
-    key = _pending_key(tenant.layout) or tenant.layout.keys[-1].id
+    key = _pending_key(tenant.layout) or imported_keys[-1]
     try:
         found = imported.upload(
             aws.client(live.operator, "kms"), live.key_arn(key), wrapped, sha256, folder(project, name) / "key-requests"
@@ -339,7 +345,7 @@ def keys(project: Project, name: str) -> list[Data]:
     kms = aws.client(live.operator, "kms")
     rows = []
     for key in tenant.layout.keys:
-        described = kms.describe_key(KeyId=live.key_arn(key.id))["KeyMetadata"]
+        described = _described(kms, live.key_arn(key.id))
         users = [u.id for u in (*tenant.layout.storages, *tenant.layout.searches) if u.key == key.id]
         rows.append(
             {
@@ -352,6 +358,14 @@ def keys(project: Project, name: str) -> list[Data]:
             }
         )
     return rows
+
+
+def _described(kms: Any, arn: str) -> Data:
+    """What KMS says of a key; of one in the customer's account it may say nothing at all."""
+    try:
+        return kms.describe_key(KeyId=arn)["KeyMetadata"]
+    except ClientError as error:
+        return {"KeyState": aws.code_of(error), "Arn": arn}
 
 
 def wrap_key(public_key: Path, output: Path, key: Path | None, keep: Path | None) -> Data:
@@ -381,7 +395,8 @@ def _upload_note(project: Project, name: str, key: str) -> Path:
 
 
 def _pending_key(layout: Layout) -> str | None:
-    pending = [key.id for key in layout.keys if key.state is KeyState.PENDING]
+    """The newest key of ours without the customer's material; one in their own account is not imported into."""
+    pending = [key.id for key in layout.keys if key.state is KeyState.PENDING and key.arn is None]
     return pending[-1] if pending else None
 
 

@@ -129,6 +129,17 @@ class Gate(_Frozen):
     warnings: tuple[str, ...] = ()
 
 
+class OnRotation(_Frozen):
+    """What a rotation in the customer's own account does.
+
+    `pause`: at `any` rotation Archive waits for the customer's confirmation, or only where the `alias` has moved to
+    another key. `rebuilds_search`: a new search deployment is made also where the key's ARN has stayed.
+    """
+
+    pause: Annotated[str, StringConstraints(pattern="^(any|alias)$")] = "any"
+    rebuilds_search: bool = True
+
+
 class Dropped(_Frozen):
     """A unit that is no longer in the layout, and the verdict that allowed it to go."""
 
@@ -149,6 +160,7 @@ class Layout(_Frozen):
     pipelines: tuple[Pipeline, ...] = ()
     serves: Serves | None = Field(default=None, description="None until a new byok tenant's key is in")
     gate: Gate = Gate()
+    on_rotation: OnRotation = OnRotation()
     dropped: tuple[Dropped, ...] = ()
 
     @model_validator(mode="after")

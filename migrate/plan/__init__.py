@@ -13,11 +13,12 @@ from collections.abc import Callable
 from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan.abort import abort
 from migrate.plan.blue_green import change, enable, remove
-from migrate.plan.create import create, request_key
+from migrate.plan.create import create, onboard, request_key
+from migrate.plan.customer_rotation import confirm, pause
 from migrate.plan.delete import delete
 from migrate.plan.revocation import restore, revoke
 from migrate.plan.rotate import rotate
-from stacks.layout import Layout
+from stacks.layout import Layout, Mode
 
 
 def plan(request: Request, layout: Layout) -> Plan:
@@ -29,6 +30,11 @@ def plan(request: Request, layout: Layout) -> Plan:
     return Plan(operation=request.operation, kind=request.kind, start=layout, phases=tuple(phases))
 
 
+def _rotate(request: Request, layout: Layout) -> list[Phase]:
+    """In place for a key in our account; a pause for one in the customer's, who rotates it."""
+    return pause(request, layout) if layout.mode is Mode.BYOKMS and request.key is not None else rotate(request, layout)
+
+
 _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ABORT: abort,
     OperationKind.CREATE: create,
@@ -36,7 +42,9 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ENABLE: enable,
     OperationKind.CHANGE: change,
     OperationKind.REMOVE: remove,
-    OperationKind.ROTATE: rotate,
+    OperationKind.ONBOARD: onboard,
+    OperationKind.ROTATE: _rotate,
+    OperationKind.CONFIRM: confirm,
     OperationKind.DELETE: delete,
     OperationKind.REVOKE: revoke,
     OperationKind.RESTORE: restore,

@@ -10,6 +10,7 @@ from migrate.plan.parts import (
     activated,
     archived,
     checked,
+    fit_wait,
     material_wait,
     next_id,
     released,
@@ -129,6 +130,9 @@ def _to_customer_key(request: Request, layout: Layout, mode: Mode) -> list[Phase
 def _awaited(layout: Layout, key: Key) -> list[Phase]:
     if key.state is not KeyState.PENDING:
         return []
+    if key.arn is not None:
+        title = f"see that {key.id}, a key of the customer's own, can be used"
+        return [Phase(name="key", title=title, layout=layout, waits=(fit_wait(layout, key.id),))]
     title = f"make {key.id} and wait for its material"
     return [Phase(name="key", title=title, layout=layout, waits=(material_wait(key.id),))]
 

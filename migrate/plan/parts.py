@@ -74,6 +74,13 @@ def _used_keys(layout: Layout) -> set[str | None]:
     return {unit.key for unit in (*layout.storages, *layout.searches)}
 
 
+def with_key(layout: Layout, key: Key) -> Layout:
+    """`layout` with `key` in the place of the one of its id, or behind the others."""
+    ids = [k.id for k in layout.keys]
+    keys = tuple(key if k.id == key.id else k for k in layout.keys) if key.id in ids else (*layout.keys, key)
+    return layout.model_copy(update={"keys": keys})
+
+
 def next_id(units: tuple, letter: str, dropped: tuple[Dropped, ...] = ()) -> str:
     numbers = [int(unit.id[1:]) for unit in units] + [int(d.id[1:]) for d in dropped if d.id[0] == letter]
     return f"{letter}{max(numbers, default=0) + 1}"
@@ -86,6 +93,10 @@ def material_wait(key: str) -> Wait:
         person=True,
         reason=f"the customer's wrapped key for {key}",
     )
+
+
+def fit_wait(layout: Layout, key: str) -> Wait:
+    return Wait(kind="key-fit", subject=key, person=True, reason=f"{key} of {layout.tenant} to be fit for use")
 
 
 def usable_wait(layout: Layout, key: str) -> Wait:

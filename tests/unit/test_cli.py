@@ -222,6 +222,12 @@ def test_a_folder_without_a_project_is_refused(keyshift: Callable[..., tuple[int
             "PULUMI_CONFIG_PASSPHRASE_FILE",
         ),
         (CommandError(CommandResult(stdout="", stderr="error: no stack", code=255)), 1, "engine", "no stack"),
+        (
+            CommandError(CommandResult(stdout="", stderr="error: deployments.byok.key_unreachable: AccessDenied", code=1)),
+            1,
+            "key-refused-by-elastic",
+            "ElasticKeyAccess",
+        ),
         (FileNotFoundError(2, "No such file or directory", "pulumi"), 1, "no-engine", "make setup"),
         (GuardError("stale", hint="keyshift stack render acme"), 2, "stack-refused", "keyshift stack render acme"),
         (sqlite3.DatabaseError("file is not a database"), 1, "state-file", "file is not a database"),

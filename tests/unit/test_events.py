@@ -24,7 +24,7 @@ from migrate.runner import Runner
 from stacks.record import connect
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "events.md"
-KINDS = {"operation", "step", "step-done", "progress", "wait", "done", "waiting", "failed"}
+KINDS = {"operation", "step", "step-done", "progress", "wait", "warning", "done", "waiting", "failed"}
 
 
 # the page that describes them -----------------------------------------------------------------
