@@ -18,7 +18,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from migrate import failures, show, tenants
+from migrate import cli_pipeline, failures, show, tenants
 from migrate.errors import KeyshiftError, RefusedInput
 from migrate.events import Scribe, Tell
 from migrate.events import as_json as as_json_line
@@ -422,3 +422,6 @@ def _ids(options: list[str]) -> Ids:
         by_type={type_: tuple(columns.split(",")) for type_, _, columns in named if type_},
         default=next((tuple(columns.split(",")) for type_, _, columns in named if not type_), ()),
     )
+
+
+cli_pipeline.register(app, archive_app, _print, _reporter)
