@@ -76,7 +76,7 @@ EDITS_MAPPING: Mapping[str, Any] = {
 KEPT_MAPPING: Mapping[str, Any] = {
     "dynamic": False,
     "properties": {
-        **{name: _TEXT for name in ("kind", "edit", "key", "author", "edited_at", "outcome", "overrode")},
+        **dict.fromkeys(("kind", "edit", "key", "author", "edited_at", "outcome", "overrode"), _TEXT),
         "revision": {"type": "long"},
         "settled_at": {"type": "date"},
     },

@@ -36,7 +36,7 @@ class Field:
     revision: int
 
 
-def annotations(metadata: Mapping[str, str]) -> dict[str, Field]:
+def annotated(metadata: Mapping[str, str]) -> dict[str, Field]:
     """The annotations in an object's user metadata. Raises MalformedEdit for what was never written here."""
     text = metadata.get(ANNOTATIONS, "{}")
     try:

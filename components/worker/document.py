@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
-from .annotations import CONTENT_REVISION, MalformedEdit, annotations, shown
+from .annotations import CONTENT_REVISION, MalformedEdit, annotated, shown
 
 RECORDS, ATTACHMENTS = "records/", "attachments/"
 RECORD_SUFFIX = ".json"
@@ -157,7 +157,7 @@ def _named(key: str, metadata: Mapping[str, str]) -> dict[str, str]:
 
 def _annotated(key: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
-        return shown(annotations(metadata))
+        return shown(annotated(metadata))
     except MalformedEdit as error:
         raise NotIndexable(f"{key!r} has annotations in its metadata that nobody can read: {error}") from error
 

@@ -24,7 +24,7 @@ from .annotations import (
     METADATA_LIMIT_BYTES,
     Field,
     MalformedEdit,
-    annotations,
+    annotated,
     checked,
     is_text,
     weight,
@@ -163,7 +163,7 @@ def settled(edit: Edit, objects: Objects, search: str) -> Outcome:
         for _ in range(ATTEMPTS):
             held = objects.held(key)
             if held is None:
-                raise _RefusedEdit("deleted: the record is not there any more")
+                return Outcome(edit, REFUSED, "deleted: the record is not there any more")
             change = _change(edit, held, search, changes)
             if isinstance(change, Outcome):
                 return change
@@ -208,7 +208,7 @@ def _change(edit: Edit, held: Held, search: str, changes: Mapping[str, Any]) -> 
     if marked is not None and marked.search == search and edit.position <= marked.position:
         is_the_last = edit.position == marked.position
         return Outcome(edit, APPLIED, "", revision if is_the_last else None, marked.overrode if is_the_last else ())
-    fields = annotations(metadata)
+    fields = annotated(metadata)
     differing = {name: value for name, value in changes.items() if _value(fields, name) != value}
     if not differing:
         return Outcome(edit, UNCHANGED, revision=revision)
