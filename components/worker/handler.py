@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
 import boto3
+from botocore.exceptions import ClientError
 
 from .document import Document, document, document_id, is_searchable, revision_of, tombstone
 from .edits import Held, poll
@@ -239,7 +240,7 @@ class S3Objects:
     def read(self, key: str) -> Found | None:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)
-        except self._s3.exceptions.ClientError as error:
+        except ClientError as error:
             code = error.response["Error"]["Code"]
             # Where a role may list one prefix only, S3 answers 403 for an object that is not there.
             if code == "NoSuchKey" or (code == "AccessDenied" and not self._is_listed(key)):
@@ -260,7 +261,7 @@ class S3Objects:
             return None
         try:
             head = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key)
-        except self._s3.exceptions.ClientError as error:
+        except ClientError as error:
             # A HEAD has no body and so no code but the status; 403 as in `read`.
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
             if status == NOT_FOUND or (status == FORBIDDEN and not self._is_listed(key)):
@@ -278,13 +279,14 @@ class S3Objects:
             self._s3.copy_object(
                 **place,
                 CopySource={**place, "VersionId": held.version_id},
+                CopySourceIfMatch=held.etag,
                 IfMatch=held.etag,
                 Metadata=dict(metadata),
                 MetadataDirective="REPLACE",
                 TaggingDirective="COPY",
                 **held.headers,
             )
-        except self._s3.exceptions.ClientError as error:
+        except ClientError as error:
             if error.response["Error"]["Code"] in _CHANGED_MEANWHILE:
                 return False
             raise
@@ -306,7 +308,7 @@ class S3Objects:
     def _refusal(self, attempt: Callable[[], object]) -> str:
         try:
             attempt()
-        except self._s3.exceptions.ClientError as error:
+        except ClientError as error:
             return str(error.response["Error"]["Code"])
         return ""
 

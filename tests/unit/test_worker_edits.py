@@ -288,7 +288,10 @@ def test_metadata_that_nobody_can_read_is_a_reason_and_not_a_crash(bucket, log):
         document(KEYS[1], {**bucket.now(KEYS[1])[0], "annotations": "[]"}, 0, [b""])
 
 
-@given(st.dictionaries(st.sampled_from(["note"]), st.text(max_size=200)) | st.fixed_dictionaries({"tags": st.lists(st.text(min_size=1, max_size=20), unique=True, max_size=5)}))
+@given(
+    st.dictionaries(st.sampled_from(["note"]), st.text(max_size=200))
+    | st.fixed_dictionaries({"tags": st.lists(st.text(min_size=1, max_size=20), unique=True, max_size=5)})
+)
 def test_whatever_is_written_is_read_again(changes):
     try:
         fields = checked(changes)
@@ -351,7 +354,7 @@ STEPS = st.lists(
 )
 
 
-def played(steps: Any, disturbed: bool) -> tuple[Bucket, Log]:  # noqa: FBT001 - one of two runs
+def played(steps: Any, disturbed: bool) -> tuple[Bucket, Log]:
     bucket, log = Bucket(), Log()
     for key in KEYS:
         bucket.archive(key)
@@ -483,7 +486,7 @@ def test_a_tick_makes_the_worker_look_for_edits_and_says_how_long_the_queue_is(m
     ("error", "kept"),
     [(SearchError("no", status=401), 0), (SearchError("busy", status=429), 1), (ValueError("denied"), 1)],
 )
-def test_a_tick_that_fails_is_not_given_again_and_a_refused_credential_is_read_anew(
+def test_a_tick_that_fails_is_not_given_again_and_a_refused_credential_is_read_anew(  # noqa: PLR0917 - fixtures
     monkeypatch, caplog, bucket, log, error, kept
 ):
     assert handled(monkeypatch, Way(bucket, log, error)) == ({"batchItemFailures": []}, kept)
