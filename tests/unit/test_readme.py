@@ -37,6 +37,11 @@ PROMISED = {
     "keyshift seal --help",
     "keyshift restore --help",
     "keyshift search --help",
+    "keyshift archive edit --help",
+    "keyshift pipeline status --help",
+    "keyshift pipeline replay --help",
+    "keyshift verify --help",
+    "keyshift repair --help",
     "keyshift verdict list --help",
     "keyshift verdict check --help",
 }
