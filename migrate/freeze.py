@@ -168,20 +168,24 @@ class Freeze:
         """Not declared but seen: writers refused, edits taken in, no upload open, pipelines drained, tags followed, two
         equal listings.
         """
-        self._void_verdicts()
+        self.void_verdicts()
         self.manifest.forget_note(SETTLED)
+        found = self.stand_still()
+        followed = self._settle_tags()
+        listing = two_equal_listings(self.source, self.report)
+        self.manifest.note(SETTLED, listing.sha256)
+        return {**found, "tags": followed, **asdict(listing)}
+
+    def stand_still(self) -> dict[str, Any]:
+        """Nobody writes any more: writers refused, no upload open, pipelines drained. Raises Waiting after its limits."""
         remove_probes(self.source)
         refused = {role: self._until_refused(role) for role in self.writers}
         refused |= {name: self._until_worker_refused(name) for name in self.workers}
         edits = self._settle_edits()
         aborted = abort_uploads(self.source)
         drained = {pipe.id: self._until_drained(pipe) for pipe in self.pipes}
-        letters = self._dead_letters()
-        followed = self._settle_tags()
-        listing = two_equal_listings(self.source, self.report)
-        self.manifest.note(SETTLED, listing.sha256)
         found = {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained}
-        return {**found, **edits, "dead_letters": letters, "tags": followed, **asdict(listing)}
+        return {**found, **edits, "dead_letters": self._dead_letters()}
 
     def _settle_edits(self) -> dict[str, Any]:
         """After the writers are refused: an object that nobody changes takes every edit at the first attempt."""
@@ -257,7 +261,7 @@ class Freeze:
                 return {"followed": followed, "heard_after": seconds, "swept": False}
         return {"followed": tags.sweep(self.transfer, self.report), "swept": True}
 
-    def _void_verdicts(self) -> None:
+    def void_verdicts(self) -> None:
         """What an earlier freeze of this operation had proven is no proof of what is copied now."""
         for verdict in self.verdicts.all():
             if verdict.operation == self.operation:

@@ -241,7 +241,7 @@ class S3Objects:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)
         except ClientError as error:
-            code = error.response["Error"]["Code"]
+            code = _code(error)
             # Where a role may list one prefix only, S3 answers 403 for an object that is not there.
             if code == "NoSuchKey" or (code == "AccessDenied" and not self._is_listed(key)):
                 return None
@@ -263,7 +263,7 @@ class S3Objects:
             head = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key)
         except ClientError as error:
             # A HEAD has no body and so no code but the status; 403 as in `read`.
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             if status == NOT_FOUND or (status == FORBIDDEN and not self._is_listed(key)):
                 return None
             raise
@@ -287,7 +287,7 @@ class S3Objects:
                 **held.headers,
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] in _CHANGED_MEANWHILE:
+            if _code(error) in _CHANGED_MEANWHILE:
                 return False
             raise
         return True
@@ -309,7 +309,7 @@ class S3Objects:
         try:
             attempt()
         except ClientError as error:
-            return str(error.response["Error"]["Code"])
+            return _code(error)
         return ""
 
     def _is_listed(self, key: str) -> bool:
@@ -324,6 +324,10 @@ class S3Objects:
                     # Listings are in the order of the keys: from here on they are longer ones.
                     return
                 yield version
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @dataclass(frozen=True)
