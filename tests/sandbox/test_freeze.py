@@ -16,13 +16,15 @@ from typing import Any
 
 import moved
 import pytest
-from cloud import Cloud, Done, Key, Tenant
+from cloud import Cloud, Done, Key, Tenant, until
+from elasticsearch import ApiError
 from moved import Home, refused_with
 from standstill import STEP_SECONDS, stop_in
 
 from migrate import archive
 from migrate.copy.s3 import Side
 
+EDITED = "records/people/p001.json"
 LATE, BEGUN, TAGGED = "records/late/one.json", "attachments/begun.bin", "attachments/deep/er/file.bin"
 PART = b"begun before the freeze"
 
@@ -41,6 +43,9 @@ class LateWrite:
     old_home: moved.Contents
     """The old storage after the operation had stopped."""
     resumed: Done
+    edit_while_frozen: Done
+    block: str
+    """What Elasticsearch answers Archive that goes past the gate's client with an edit."""
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +53,15 @@ def late(cloud: Cloud) -> Iterator[LateWrite]:
     tenant = cloud.tenant("late")
     upload = _begun_upload(tenant.storage("s1", "archive"))
     key = cloud.give_key(tenant.name)
+    # So that nothing but the freeze itself takes the edit in.
+    cloud.client("events").disable_rule(Name=f"keyshift-{tenant.name}-p1-ticks")
+    tenant.keyshift("archive", "edit", "people", "p001", "--note", "just before the freeze")
     runner = cloud.start("keyshift", "enable", tenant.name, "--json")
     try:
         stop_in(tenant, runner, "attach/1-limit-search", "attach/2-canary")
         refusals = _uploads_by_archive(tenant, upload)
+        edit_while_frozen = tenant.keyshift("archive", "edit", "people", "p002", "--note", "late", check=False)
+        block = _edit_past_the_client(tenant)
         admin = tenant.storage("s1")
         archive.write_record(admin, "late", "one", {"word": "past the gate"})
         new = {"TagSet": [{"Key": "hold", "Value": "past the gate"}]}
@@ -65,8 +75,18 @@ def late(cloud: Cloud) -> Iterator[LateWrite]:
     settled = _results(tenant)["freeze/2-settle"]
     old_home = moved.contents(tenant.storage("s1"))
     resumed = tenant.keyshift("resume", "--json")
-    yield LateWrite(tenant, key, home, refusals, stopped, status, layout, settled, old_home, resumed)
+    yield LateWrite(
+        tenant, key, home, refusals, stopped, status, layout, settled, old_home, resumed, edit_while_frozen, block
+    )
     tenant.shut_down()
+
+
+def _edit_past_the_client(tenant: Tenant) -> str:
+    try:
+        tenant.search("e1", "archive").create(index="edits-000001", id="late", document={"key": EDITED})
+    except ApiError as error:
+        return error.message
+    return ""
 
 
 def _results(tenant: Tenant) -> dict[str, Any]:
@@ -108,7 +128,29 @@ def test_an_upload_that_was_begun_before_the_freeze_can_be_finished_by_nobody(la
 def test_the_freeze_heard_its_own_tag_change_and_did_not_read_every_tag(late: LateWrite) -> None:
     assert late.settled["tags"]["swept"] is False
     assert late.settled["dead_letters"] == {}
-    assert set(late.settled["refused_after"]) == {"archive"}
+    assert set(late.settled["refused_after"]) == {"archive", "p1"}, "the worker writes what is edited"
+
+
+def test_the_freeze_takes_in_the_last_edits_and_lets_no_other_in(late: LateWrite) -> None:
+    assert late.settled["edits"] == {"applied": 1}
+    assert late.block == "cluster_block_exception"
+    assert late.edit_while_frozen.code == 2, late.edit_while_frozen.text
+    metadata = dict(late.home.contents[EDITED][-1].metadata)
+    assert (metadata["revision"], metadata["edited"].partition(":")[0]) == ("2", "e1")
+    moved_to = late.tenant.search("e2").get(index=moved.INDEX, id="people/p001")
+    assert (moved_to["_version"], moved_to["_source"]["note"]) == (2, "just before the freeze")
+
+
+def test_the_new_search_takes_edits_from_its_own_first_one_on(late: LateWrite) -> None:
+    shown = late.tenant.keyshift("pipeline", "status", "--json").json()["pipelines"]
+    assert [(unit["id"], unit["to_bucket"]["unapplied"]) for unit in shown] == [("p2", 0)]
+    late.tenant.keyshift("archive", "edit", "people", "p001", "--note", "after the move")
+    client = late.tenant.search("e2")
+
+    def came_back() -> bool:
+        return client.get(index=moved.INDEX, id="people/p001")["_source"]["note"] == "after the move"
+
+    until(came_back, "the edit to come back in the new search", 150)
 
 
 def test_a_write_past_the_gate_stops_the_operation_before_the_new_side_serves(late: LateWrite) -> None:
