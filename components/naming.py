@@ -94,6 +94,11 @@ def pipeline(tenant: str, pipeline: str) -> str:
     return f"keyshift-{tenant}-{pipeline}"
 
 
+def pipeline_ticks(tenant: str, id: str) -> str:
+    """The name of the rule that makes a pipeline look for edits."""
+    return f"{pipeline(tenant, id)}-ticks"
+
+
 def tag_watch(tenant: str, storage: str) -> str:
     """The name of the queue and the rule that hear of tag changes in a storage."""
     return f"keyshift-{tenant}-{storage}-tags"

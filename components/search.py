@@ -19,13 +19,19 @@ import pulumi_elasticstack as elasticstack
 from components import naming
 from components.index import (
     API_KEYS,
+    EDITS,
+    EDITS_MAPPING,
+    EDITS_PATTERN,
     INDEX,
     INDEX_PATTERN,
+    KEPT,
+    KEPT_MAPPING,
+    KEPT_PATTERN,
     READ_ALIAS,
     READER_ROLE,
     RECORDS_MAPPING,
-    RECORDS_SETTINGS,
     SECRET_AUDIENCES,
+    SETTINGS,
     api_key,
     records_filter,
 )
@@ -73,7 +79,8 @@ class SearchDeployment(pulumi.ComponentResource):
         }
         # What is inside goes with the deployment; to delete it piece by piece would need the deployment alive.
         inside = pulumi.ResourceOptions(parent=self, deleted_with=deployment, protect=args.retention.protect)
-        self._index(args, inside)
+        for index in _indices():
+            self._index(args, index, inside)
         writer, reader = self._api_keys(args, inside)
         credentials: dict[str, dict[str, pulumi.Input[str]]] = {
             "admin": {"username": deployment.elasticsearch_username, "password": password},
@@ -99,24 +106,24 @@ class SearchDeployment(pulumi.ComponentResource):
             opts=args.retention.options(self),
         )
 
-    def _index(self, args: SearchDeploymentArgs, inside: pulumi.ResourceOptions) -> None:
-        mappings = json.dumps(RECORDS_MAPPING, sort_keys=True)
+    def _index(self, args: SearchDeploymentArgs, index: _Index, inside: pulumi.ResourceOptions) -> None:
+        mappings = json.dumps(index.mapping, sort_keys=True)
         template = elasticstack.IndexTemplate(
-            f"{args.id}-template",
-            name="records",
-            index_patterns=[INDEX_PATTERN],
+            f"{args.id}-{index.prefix}template",
+            name=index.template,
+            index_patterns=[index.pattern],
             template=elasticstack.IndexTemplateTemplateArgs(
-                mappings=mappings, settings=json.dumps(RECORDS_SETTINGS, sort_keys=True)
+                mappings=mappings, settings=json.dumps(SETTINGS, sort_keys=True)
             ),
             elasticsearch_connection=self._connection,
             opts=inside,
         )
         kept = pulumi.ResourceOptions.merge(inside, args.retention.options(self))
         elasticstack.Index(
-            f"{args.id}-index",
-            name=INDEX,
+            f"{args.id}-{index.prefix}index",
+            name=index.name,
             mappings=mappings,
-            aliases=[elasticstack.IndexAliasArgs(name=READ_ALIAS, filter=json.dumps(records_filter(), sort_keys=True))],
+            aliases=index.aliases,
             elasticsearch_connection=self._connection,
             opts=pulumi.ResourceOptions.merge(
                 kept,
@@ -163,6 +170,34 @@ class SearchDeployment(pulumi.ComponentResource):
             secret_string=pulumi.Output.secret(pulumi.Output.json_dumps(dict(values), sort_keys=True)),
             opts=kept,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """`prefix` is that of the logical names, which are state keys."""
+
+    prefix: str
+    name: str
+    template: str
+    pattern: str
+    mapping: Mapping[str, Any]
+    aliases: Sequence[elasticstack.IndexAliasArgs] | None = None
+
+
+def _indices() -> list[_Index]:
+    read = elasticstack.IndexAliasArgs(name=READ_ALIAS, filter=json.dumps(records_filter(), sort_keys=True))
+    return [
+        _Index(
+            prefix="",
+            name=INDEX,
+            template="records",
+            pattern=INDEX_PATTERN,
+            mapping=RECORDS_MAPPING,
+            aliases=[read],
+        ),
+        _Index(prefix="edits-", name=EDITS, template="edits", pattern=EDITS_PATTERN, mapping=EDITS_MAPPING),
+        _Index(prefix="pipeline-", name=KEPT, template="pipeline", pattern=KEPT_PATTERN, mapping=KEPT_MAPPING),
+    ]
 
 
 def _endpoint(found: Sequence[str | None]) -> str:

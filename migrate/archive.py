@@ -13,7 +13,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from urllib.parse import quote
 import orjson
 from botocore.exceptions import ClientError
 
+from components.worker.annotations import CARRIED
 from migrate.aws import code_of, explained, is_about_a_key, status_of
 from migrate.copy.s3 import Side, called, list_versions
 from migrate.errors import Conflict
@@ -117,11 +118,15 @@ def _is_absent(side: Side, key: str, error: ClientError) -> bool:
 
 @dataclass(frozen=True)
 class _Current:
-    """What stands under a key: the condition for replacing it, its revision, its content if there is one."""
+    """What stands under a key: the condition for replacing it, its revision, its content if there is one.
+
+    `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive run.
+    """
 
     condition: Mapping[str, str]
     revision: int
     content: Any
+    carried: Mapping[str, str] = field(default_factory=dict)
 
 
 def _store(side: Side, item: Record | Attachment, *, known: bool) -> Stored:
@@ -161,7 +166,9 @@ def _current(side: Side, item: Record | Attachment) -> _Current:
         raise explained(error, f"reading {side.storage}{item.key}") from error
     with closing(answer["Body"]) as body:
         content = orjson.loads(body.read())["data"] if isinstance(item, Record) else _stored_sha256(answer, body)
-    return _Current({"IfMatch": answer["ETag"]}, int(answer["Metadata"]["revision"]), content)
+    metadata = answer["Metadata"]
+    carried = {name: metadata[name] for name in CARRIED if name in metadata}
+    return _Current({"IfMatch": answer["ETag"]}, int(metadata["revision"]), content, carried)
 
 
 def _stored_sha256(answer: Mapping[str, Any], body: Any) -> str:
@@ -186,7 +193,7 @@ def _put(side: Side, item: Record | Attachment, current: _Current) -> int | None
     """Write the next revision; the number of bytes, or None if the key was changed in between."""
     revision = current.revision + 1
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    metadata = {"archived-at": now, "revision": str(revision)}
+    metadata = {**current.carried, "archived-at": now, "revision": str(revision)}
     if isinstance(item, Record):
         facts = {"type": item.type, "id": item.id, "archived_at": now, "revision": revision, "data": item.data}
         metadata |= {"type": quote(item.type, safe=""), "id": quote(item.id, safe="")}

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from migrate import cli_byokms, cli_life, cli_revoke, cli_rotate, cli_watch, failures, show, tenants
+from migrate import cli_byokms, cli_life, cli_pipeline, cli_revoke, cli_rotate, cli_watch, failures, show, tenants
 from migrate.errors import KeyshiftError
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
@@ -184,6 +184,7 @@ def enable(
 cli_life.register(app)
 cli_rotate.register(app)
 cli_byokms.register(app, key_app)
+cli_pipeline.register(app, archive_app)
 
 
 @app.command()

@@ -8,7 +8,7 @@ cannot be trusted every tag is read again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -18,7 +18,14 @@ from migrate.copy import tags
 from migrate.copy.engine import CopyPass, Transfer
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.s3 import Side, abort_uploads, called, list_uploads, list_versions
-from migrate.copy.settle import PROBES, probe_object, probe_write_refused, remove_probes, two_equal_listings
+from migrate.copy.settle import (
+    DENIALS,
+    PROBES,
+    probe_object,
+    probe_write_refused,
+    remove_probes,
+    two_equal_listings,
+)
 from migrate.errors import CloudError, Conflict, VerificationFailed, Waiting
 from migrate.log import Log
 from migrate.operations import Plan
@@ -78,8 +85,10 @@ class Pipe:
 class Freeze:
     """One source storage on its way to a target. `transfer.source` is reached as the runner.
 
-    `writers`: the source once more, by each role that may write to it while the gate is open. `tag_queue` is
-    None where nothing hears of tag changes. `sqs` is a client of the runner's.
+    `writers`: the source once more, by each role that may write to it while the gate is open, and `workers`: roles
+    that only a function has, each asked what it is answered when it writes to a key. `edits`: closes the search that
+    serves for edits and takes in the last ones. `tag_queue` is None where nothing hears of tag changes. `sqs` is a
+    client of the runner's.
     """
 
     tenant: str
@@ -93,6 +102,8 @@ class Freeze:
     log: Log
     report: Report
     until: Until
+    workers: Mapping[str, Callable[[str], Mapping[str, str]]] = field(default_factory=dict)
+    edits: Callable[[], dict[str, Any]] | None = None
 
     @property
     def source(self) -> Side:
@@ -154,7 +165,9 @@ class Freeze:
     # the freeze -------------------------------------------------------------------------------
 
     def settle(self) -> dict[str, Any]:
-        """Not declared but seen: writers refused, no upload open, pipelines drained, tags followed, two equal listings."""
+        """Not declared but seen: writers refused, edits taken in, no upload open, pipelines drained, tags followed, two
+        equal listings.
+        """
         self.void_verdicts()
         self.manifest.forget_note(SETTLED)
         found = self.stand_still()
@@ -167,10 +180,21 @@ class Freeze:
         """Nobody writes any more: writers refused, no upload open, pipelines drained. Raises Waiting after its limits."""
         remove_probes(self.source)
         refused = {role: self._until_refused(role) for role in self.writers}
+        refused |= {name: self._until_worker_refused(name) for name in self.workers}
+        edits = self._settle_edits()
         aborted = abort_uploads(self.source)
         drained = {pipe.id: self._until_drained(pipe) for pipe in self.pipes}
         found = {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained}
-        return {**found, "dead_letters": self._dead_letters()}
+        return {**found, **edits, "dead_letters": self._dead_letters()}
+
+    def _settle_edits(self) -> dict[str, Any]:
+        """After the writers are refused: an object that nobody changes takes every edit at the first attempt."""
+        if self.edits is None:
+            return {}
+        found = self.edits()
+        if found["told"]:
+            self.log.append({"event": "edits-told", "operation": self.operation, **found})
+        return found
 
     def _until_refused(self, role: str) -> float:
         def is_refused() -> bool:
@@ -178,6 +202,21 @@ class Freeze:
 
         what = f"{role}'s writes to {self.source.storage} to be refused"
         return self.until(is_refused, what, REFUSED_WITHIN_SECONDS)
+
+    def _until_worker_refused(self, name: str) -> float:
+        def is_refused() -> bool:
+            with probe_object(self.source) as key:
+                answered = self.workers[name](key)
+            others = sorted({code for code in answered.values() if code and code not in DENIALS})
+            if others or not answered:
+                raise CloudError(
+                    f"probing whether {name} can still write to {self.source.storage}: it answered {answered}",
+                    cloud_code=others[0] if others else "",
+                    hint="see what it names; an answer that is no denial proves nothing",
+                )
+            return all(answered.values())
+
+        return self.until(is_refused, f"{name}'s writes to {self.source.storage} to be refused", REFUSED_WITHIN_SECONDS)
 
     def _until_drained(self, pipe: Pipe) -> float:
         quiet = 0

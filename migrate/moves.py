@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from components.audiences import WRITERS
+from components.audiences import PIPELINE, WRITERS
+from components.index import INDICES
 from components.worker.document import document_id
-from migrate import aws
+from migrate import aws, pipeline
 from migrate.copy.engine import Transfer, copy_pass, tidy
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.preflight import require_movable, require_something, survey
 from migrate.copy.purge import Purge, prove_empty, purge
-from migrate.copy.s3 import Side, delete_version, list_versions
+from migrate.copy.s3 import Side, called, delete_version, list_versions
 from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
 from migrate.deletion import inventory
-from migrate.errors import KeyLost, KeyshiftError, VerificationFailed, Waiting
+from migrate.errors import CloudError, KeyLost, KeyshiftError, VerificationFailed, Waiting
 from migrate.freeze import Freeze, Pipe
 from migrate.guard import Check, unguarded
 from migrate.index import aliases
 from migrate.index.fill import fill
-from migrate.index.residue import prove_index_gone, purge_index
+from migrate.index.residue import prove_indices_gone, purge_indices
 from migrate.index.verify import verify_index
 from migrate.keys import confirmation
 from migrate.live import Live
@@ -195,6 +198,7 @@ class Moves:
         return self._set_alias(_named(move.search), cutoff)
 
     def _open_search(self, move: Move) -> Found:
+        pipeline.open_edits(self.live.search(_named(move.search)))
         return self._set_alias(_named(move.search), None)
 
     def _set_alias(self, search: str, cutoff: datetime | None) -> Found:
@@ -214,14 +218,18 @@ class Moves:
         storage, made = _named(move.storage), self.live.outputs
         transfer, sqs = self._transfer(move, manifest), self.live.client("runner", "sqs")
         url = made["storages"][storage].get("tag_queue_url")
-        listening = (
+        listening = [
             p for p in self.live.layout.pipelines if p.storage == storage and p.state is not PipelineState.DETACHED
-        )
+        ]
         return Freeze(
             tenant=self.live.layout.tenant,
             operation=self.operation.id,
             transfer=transfer,
-            writers={role: self.live.storage(storage, role) for role in WRITERS},
+            writers={role: self.live.storage(storage, role) for role in WRITERS if role != PIPELINE},
+            workers={
+                unit.id: partial(self._refusals_of_worker, unit.id) for unit in listening if self._serves(unit.id)
+            },
+            edits=self._take_in_edits if any(self._serves(unit.id) for unit in listening) else None,
             pipes=[
                 Pipe(
                     id=pipeline.id,
@@ -237,6 +245,30 @@ class Moves:
             report=self.report,
             until=self.until,
         )
+
+    def _serves(self, unit: str) -> bool:
+        return self.live.layout.serves is not None and self.live.layout.serves.pipeline == unit
+
+    def _refusals_of_worker(self, unit: str, key: str) -> dict[str, str]:
+        """What a worker is answered when it writes: nobody but Lambda may take its role."""
+        name = self.live.outputs["pipelines"][unit]["function_name"]
+        answer = called(
+            f"asking {name} to write",
+            aws.client(self.live.operator, "lambda").invoke,
+            FunctionName=name,
+            Payload=json.dumps({"probe": key}).encode(),
+        )
+        said = answer["Payload"].read()
+        if "FunctionError" in answer:
+            raise CloudError(f"{name} could not tell whether it may write: {said[:300]!r}", hint="see its log")
+        return json.loads(said)
+
+    def _take_in_edits(self) -> Found:
+        """Close the search that serves for edits, and apply what is left of them."""
+        serves = self.live.serves
+        pipeline.close_edits(self.live.search(serves.search))
+        self.guard()
+        return pipeline.drain(self.live, serves.storage, serves.search)
 
     def until(self, is_so: Callable[[], bool], what: str, limit: float) -> float:
         """Polls until a condition holds; returns the seconds. Raises Waiting, naming it, after `limit` seconds."""
@@ -332,9 +364,8 @@ class Moves:
         left = prove_empty(side)
         details: dict[str, Any] = {"storage": str(side.storage)}
         if move.search is not None:
-            unit = self.live.outputs["searches"][move.search]
-            snapshots = prove_index_gone(self.live.search(move.search), unit["index"])
-            details |= {"search": move.search, "index": f"{unit['index']} is gone", "snapshots": snapshots.fact}
+            snapshots = prove_indices_gone(self.live.search(move.search), INDICES)
+            details |= {"search": move.search, "index": f"{', '.join(INDICES)} are gone", "snapshots": snapshots.fact}
         count = left.versions + left.delete_markers + left.uploads
         verdict = self.sign(move, VerdictKind.PURGE, storage, started, counts=asdict(left), details=details)
         return {"left_behind": count, **asdict(left), "verdict": verdict, **details}
@@ -443,11 +474,11 @@ class Moves:
         verdict = self.verdicts.load(_named(move.verdict))
         if verdict is None or not verdict.passed:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
-        client, index = self.live.search(search), self.live.outputs["searches"][search]["index"]
+        client = self.live.search(search)
         self.guard()
-        gone = purge_index(client, index)
-        snapshots = prove_index_gone(client, index)
-        return {"search": search, "index": index, "snapshots_deleted": gone, "snapshots": snapshots.fact}
+        gone = purge_indices(client, INDICES)
+        snapshots = prove_indices_gone(client, INDICES)
+        return {"search": search, "indices": list(INDICES), "snapshots_deleted": gone, "snapshots": snapshots.fact}
 
 
 def _named(value: str | None) -> str:

@@ -174,6 +174,7 @@ def _tenancy(ground: Ground, sites: Mapping[str, Site]) -> pulumi.Output[Tenancy
             storage=unit.storage,
             search=unit.search,
             is_attached=unit.state is not PipelineState.DETACHED,
+            takes_edits=layout.serves is not None and layout.serves.pipeline == unit.id,
         )
         for unit in layout.pipelines
     ]
@@ -234,10 +235,11 @@ def _pipeline(ground: Ground, unit: PipelineUnit, site: Site, roles: TenantRoles
             region=layout.region,
             bucket=site.bucket,
             prefix=site.prefix,
-            index=INDEX,
+            search=unit.search,
             search_secret=naming.secret(layout.tenant, unit.search, "pipeline"),
             role_arn=roles.pipeline_arn,
             state=str(_state(layout, unit)),
+            takes_edits=_takes_edits(layout, unit),
             # A layout releases no pipeline beforehand: what stands in its queues is made again from the bucket.
             retention=Retention(protect=False, hooks=ground.hooks),
             works_after=(roles.pipeline_policy, search),
@@ -249,6 +251,15 @@ def _state(layout: Layout, unit: PipelineUnit) -> PipelineState:
     """While access is closed events wait: a worker that is refused would make dead letters of them."""
     is_closed = layout.gate.access == "closed" and unit.state is PipelineState.RUNNING
     return PipelineState.PAUSED if is_closed else unit.state
+
+
+def _takes_edits(layout: Layout, unit: PipelineUnit) -> bool:
+    """A freeze takes in the last edits itself, and a search that does not serve has none.
+
+    Closed access is no reason: what stops the worker stops the ticks, and the seal has one thing less to deny.
+    """
+    serves = layout.serves is not None and layout.serves.pipeline == unit.id
+    return serves and layout.gate.jobs == "open" and unit.state is PipelineState.RUNNING
 
 
 def _key_arn(ground: Ground, key: str | None, key_arns: Mapping[str, pulumi.Input[str]]) -> pulumi.Input[str]:

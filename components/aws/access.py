@@ -27,6 +27,8 @@ WRITE_OBJECTS = (
     "s3:PutObject",
     "s3:PutObjectTagging",
 )
+# A copy of an object's current version onto itself, with its tags.
+ANNOTATE_OBJECTS = ("s3:GetObjectVersionTagging", "s3:PutObject", "s3:PutObjectTagging")
 MOVE_OBJECTS = (
     *READ_OBJECTS,
     *WRITE_OBJECTS,
@@ -52,6 +54,7 @@ CONSUME_QUEUE = (
     "sqs:GetQueueAttributes",
     "sqs:ReceiveMessage",
 )
+REPLAY_FROM, REPLAY_TO = ("sqs:DeleteMessage", "sqs:ReceiveMessage"), ("sqs:SendMessage",)
 WATCH_QUEUE = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl")
 WRITE_LOGS = ("logs:CreateLogStream", "logs:PutLogEvents")
 
@@ -80,12 +83,16 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A pipeline as the roles see it; `is_attached`: events reach it, so it reads storage and writes search."""
+    """A pipeline as the roles see it; `is_attached`: events reach it, so it reads storage and writes search.
+
+    `takes_edits`: it serves, so it also writes to the storage what is edited in the search.
+    """
 
     id: str
     storage: str
     search: str
     is_attached: bool
+    takes_edits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +129,20 @@ def archive_policy(tenancy: Tenancy) -> dict[str, Any]:
 
 
 def pipeline_policy(tenancy: Tenancy) -> dict[str, Any]:
-    """The worker reads the storages whose events reach it, and takes them from its queues."""
+    """The worker reads the storages whose events reach it, takes them from its queues, and writes where it serves."""
     attached = [route for route in tenancy.routes if route.is_attached]
     statements = []
     for storage in sorted({route.storage for route in attached}):
         place, sid = tenancy.places[storage], storage.capitalize()
         statements += _objects(place, sid, bucket=LIST_OBJECTS, objects=READ_OBJECTS)
         statements.append(_keys_through_s3(tenancy, [place], ["kms:Decrypt"], place.key_arns, sid=f"Decrypt{sid}"))
+    for storage in sorted({route.storage for route in attached if route.takes_edits}):
+        place, sid = tenancy.places[storage], storage.capitalize()
+        statements.append(_allow(f"Annotate{sid}", ANNOTATE_OBJECTS, [place.objects_arn]))
+        encrypt = _keys_through_s3(tenancy, [place], ["kms:GenerateDataKey"], [place.key_arn], sid=f"Encrypt{sid}")
+        statements.append(encrypt)
+    if not tenancy.are_jobs_open:
+        statements.append(_deny("JobsAreClosed", list(WRITES)))
     if attached:
         statements.append(_secrets(tenancy, PIPELINE, sorted({route.search for route in attached})))
     if tenancy.routes:
@@ -164,6 +178,8 @@ def runner_policy(tenancy: Tenancy, probed_keys: Sequence[str]) -> dict[str, Any
     if tenancy.routes:
         queues = [_queue_arn(tenancy, route.id, suffix) for route in tenancy.routes for suffix in ("", "-dlq")]
         statements.append(_allow("Queues", WATCH_QUEUE, queues))
+        statements.append(_allow("DeadLetters", REPLAY_FROM, [q for q in queues if q.endswith("-dlq")]))
+        statements.append(_allow("Replay", REPLAY_TO, [q for q in queues if not q.endswith("-dlq")]))
     if tenancy.watched:
         statements.append(
             _allow("TagChanges", CONSUME_QUEUE, [_tag_queue_arn(tenancy, storage) for storage in tenancy.watched])

@@ -15,8 +15,9 @@ def event_pattern(detail_types: Sequence[str], *, account: str, bucket: str, pre
     return {"source": ["aws.s3"], "account": [account], "detail-type": list(detail_types), "detail": detail}
 
 
-def queue_policy(name: str, *, region: str, account: str) -> dict[str, object]:
-    """Lets the rule called `name`, and no other, send to the queue of the same name."""
+def queue_policy(name: str, *, region: str, account: str, rules: Sequence[str] = ()) -> dict[str, object]:
+    """Lets the rule called `name`, those of `rules`, and no other, send to the queue called `name`."""
+    senders = [naming.arn("events", f"rule/{rule}", region=region, account=account) for rule in (name, *rules)]
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -26,9 +27,7 @@ def queue_policy(name: str, *, region: str, account: str) -> dict[str, object]:
                 "Principal": {"Service": "events.amazonaws.com"},
                 "Action": "sqs:SendMessage",
                 "Resource": naming.arn("sqs", name, region=region, account=account),
-                "Condition": {
-                    "ArnEquals": {"aws:SourceArn": naming.arn("events", f"rule/{name}", region=region, account=account)}
-                },
+                "Condition": {"ArnEquals": {"aws:SourceArn": senders if rules else senders[0]}},
             }
         ],
     }

@@ -1,4 +1,4 @@
-"""How a change in a bucket reaches a search: rule, queue, dead-letter queue, worker."""
+"""How a change in a bucket reaches a search, and an edit in the search the bucket: rules, queues, worker."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pulumi_aws as aws
 
 from components import naming
 from components.aws.events import event_pattern, queue_policy
+from components.index import EDITS, INDEX, KEPT
 from components.retention import Retention
 
 WORKER = Path(__file__).parent.parent / "worker"
@@ -26,7 +27,11 @@ VISIBILITY_SECONDS = WORKER_SECONDS + 30
 RETENTION_SECONDS = 14 * 24 * 3600
 """SQS's longest: what waits longer is lost, so a pipeline that was paused always reconciles."""
 
+TICK = {"source": "keyshift.pipeline", "detail-type": "Tick"}
+"""As the worker knows it; its module is not imported here, because it needs boto3. A test holds them together."""
 OBJECT_CHANGES = ("Object Created", "Object Deleted")
+TICKS = "rate(1 minute)"
+"""EventBridge's shortest. How late an edit is taken up at most, beside the queue."""
 RUNNING, DETACHED = "running", "detached"
 
 
@@ -34,6 +39,7 @@ RUNNING, DETACHED = "running", "detached"
 class PipelineArgs:
     """`prefix` is the tenant's part of a shared bucket, or "" for a dedicated one.
 
+    `takes_edits`: it runs, its search serves and jobs are open, so what is edited there goes to the bucket.
     `works_after`: what must stand before the worker takes its first message, such as its rights.
     """
 
@@ -43,10 +49,11 @@ class PipelineArgs:
     region: str
     bucket: pulumi.Input[str]
     prefix: str
-    index: str
+    search: str
     search_secret: str
     role_arn: pulumi.Input[str]
     state: str
+    takes_edits: bool
     retention: Retention
     works_after: Sequence[pulumi.Resource] = ()
 
@@ -65,6 +72,7 @@ class Pipeline(pulumi.ComponentResource):
         queue, dead_letters = self._queues(args)
         if args.state != DETACHED:
             self._subscription(args, queue)
+        self._schedule(args, queue)
         function = self._function(args, queue)
         mapping = aws.lambda_.EventSourceMapping(
             f"{args.id}-mapping",
@@ -109,7 +117,12 @@ class Pipeline(pulumi.ComponentResource):
             ),
             opts=kept,
         )
-        policy = queue_policy(naming.pipeline(args.tenant, args.id), region=args.region, account=args.account)
+        policy = queue_policy(
+            naming.pipeline(args.tenant, args.id),
+            region=args.region,
+            account=args.account,
+            rules=[naming.pipeline_ticks(args.tenant, args.id)],
+        )
         aws.sqs.QueuePolicy(
             f"{args.id}-queue-policy",
             queue_url=queue.id,
@@ -134,6 +147,25 @@ class Pipeline(pulumi.ComponentResource):
         )
         aws.cloudwatch.EventTarget(f"{args.id}-target", rule=rule.name, arn=queue.arn, opts=child)
 
+    def _schedule(self, args: PipelineArgs, queue: aws.sqs.Queue) -> None:
+        """Through the queue, so that the worker needs no other trigger and each tick measures how long the queue is."""
+        child = pulumi.ResourceOptions(parent=self)
+        rule = aws.cloudwatch.EventRule(
+            f"{args.id}-ticks",
+            name=naming.pipeline_ticks(args.tenant, args.id),
+            description=f"Keyshift tenant {args.tenant}: {args.id} looks for edits",
+            schedule_expression=TICKS,
+            state="ENABLED" if args.takes_edits else "DISABLED",
+            opts=child,
+        )
+        aws.cloudwatch.EventTarget(
+            f"{args.id}-ticks-target",
+            rule=rule.name,
+            arn=queue.arn,
+            input=json.dumps(TICK, sort_keys=True),
+            opts=child,
+        )
+
     def _function(self, args: PipelineArgs, queue: aws.sqs.Queue) -> aws.lambda_.Function:
         return aws.lambda_.Function(
             f"{args.id}-worker",
@@ -148,7 +180,10 @@ class Pipeline(pulumi.ComponentResource):
                 variables={
                     "BUCKET": args.bucket,
                     "PREFIX": args.prefix,
-                    "INDEX": args.index,
+                    "INDEX": INDEX,
+                    "EDITS": EDITS,
+                    "KEPT": KEPT,
+                    "SEARCH": args.search,
                     "SEARCH_SECRET": args.search_secret,
                     "QUEUE_URL": queue.url,
                 }

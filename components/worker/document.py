@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
+from .annotations import CONTENT_REVISION, MalformedEdit, annotated, shown
+
 RECORDS, ATTACHMENTS = "records/", "attachments/"
 RECORD_SUFFIX = ".json"
 
@@ -66,10 +68,19 @@ def document_id(key: str) -> str:
 
 def revision_of(key: str, metadata: Mapping[str, str]) -> int:
     """The revision in an object's user metadata. Raises NotIndexable when there is none."""
-    text = metadata.get("revision", "")
+    return _revision(key, metadata, "revision")
+
+
+def _revision(key: str, metadata: Mapping[str, str], name: str) -> int:
+    text = metadata.get(name, "")
     if not text.isdecimal() or int(text) < 1:
-        raise NotIndexable(f"{key!r} has the revision {text!r} in its metadata; it must be a whole number from 1")
+        raise NotIndexable(f"{key!r} has the {name} {text!r} in its metadata; it must be a whole number from 1")
     return int(text)
+
+
+def content_revision(key: str, metadata: Mapping[str, str]) -> int:
+    """The revision in which the object's bytes were archived: an edit raises the revision and leaves the bytes."""
+    return _revision(key, metadata, CONTENT_REVISION if CONTENT_REVISION in metadata else "revision")
 
 
 def document(key: str, metadata: Mapping[str, str], size: int, body: Iterable[bytes]) -> Document:
@@ -88,6 +99,7 @@ def document(key: str, metadata: Mapping[str, str], size: int, body: Iterable[by
         "revision": revision,
         "size": size,
         "deleted": False,
+        **_annotated(key, metadata),
     }
     keeps_body = is_record and size <= RECORD_LIMIT_BYTES
     digest, text = _read(key, size, body, keeps_body=keeps_body)
@@ -95,7 +107,7 @@ def document(key: str, metadata: Mapping[str, str], size: int, body: Iterable[by
     if is_record:
         source |= _named(key, metadata)
     if keeps_body:
-        source |= _content(key, text, source)
+        source |= _content(key, text, {**source, "revision": content_revision(key, metadata)})
     return Document(id=id, revision=revision, source=source)
 
 
@@ -141,6 +153,13 @@ def _named(key: str, metadata: Mapping[str, str]) -> dict[str, str]:
     if f"{named['type']}/{named['id']}" != _path(key):
         raise NotIndexable(f"{key!r} says in its metadata that it is {named['type']!r}/{named['id']!r}")
     return named
+
+
+def _annotated(key: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return shown(annotated(metadata))
+    except MalformedEdit as error:
+        raise NotIndexable(f"{key!r} has annotations in its metadata that nobody can read: {error}") from error
 
 
 def _content(key: str, body: bytes, source: Mapping[str, Any]) -> dict[str, Any]:

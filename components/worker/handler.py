@@ -7,6 +7,9 @@ A deleted object becomes a tombstone document at the last revision that the obje
 with `external_gte`: it wins over that revision and over every lower one that a slow worker may
 still write, and loses to a later revision of an object that was archived again. So revisions of a
 key go on counting over a delete.
+
+A tick is a message of the pipeline's own, sent by a schedule through the same queue: it makes the worker look
+for edits, and tells how long the queue is by how long it took.
 """
 
 from __future__ import annotations
@@ -15,15 +18,41 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
 import boto3
+from botocore.exceptions import ClientError
 
 from .document import Document, document, document_id, is_searchable, revision_of, tombstone
-from .elastic import CONFLICT, CREATED, FORBIDDEN, OK, UNAUTHORIZED, Elastic, SearchError, Stored, Written
+from .edits import Held, poll
+from .edits_index import NOT_FOUND, EditsIndex
+from .elastic import (
+    CONFLICT,
+    CREATED,
+    FORBIDDEN,
+    OK,
+    UNAUTHORIZED,
+    Connection,
+    Elastic,
+    SearchError,
+    Stored,
+    Written,
+)
+
+TICK = {"source": "keyshift.pipeline", "detail-type": "Tick"}
+KEY_LIMIT_BYTES = 1024
+SPARE_MILLISECONDS = 20_000
+"""What a poll leaves of the function's time: no copy is begun that may be cut off."""
+_NOT_KEPT = (
+    *("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType"),
+    *("StorageClass", "WebsiteRedirectLocation"),
+)
+"""What a copy that replaces metadata has to be told again (API_CopyObject); and ExpiresString, under another name."""
+_CHANGED_MEANWHILE = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "NoSuchVersion"})
 
 BULK_LIMIT_BYTES = 4 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -67,10 +96,13 @@ class Batch:
 
     waiting: dict[str, set[str]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Key -> what went wrong with it."""
 
     def fail(self, key: str, error: Exception) -> None:
         log.error("%r was not brought up to date: %s", key, error)
         self.failed |= self.waiting[key]
+        self.reasons[key] = str(error)
 
 
 class Worker:
@@ -97,6 +129,12 @@ class Worker:
         self._bring_up_to_date(batch)
         return sorted(batch.failed)
 
+    def bring_up_to_date(self, keys: Iterable[str]) -> Mapping[str, str]:
+        """As for an event of each of `keys` (below the prefix); those that failed, with the reason."""
+        batch = Batch({key: {key} for key in keys})
+        self._bring_up_to_date(batch)
+        return batch.reasons
+
     def _keys(self, body: str) -> Iterator[str]:
         for bucket, key in changed_objects(json.loads(body)):
             if bucket != self._bucket or not key.startswith(self._prefix):
@@ -110,7 +148,7 @@ class Worker:
         held = 0
         for key in sorted(batch.waiting):
             try:
-                made = self._document(key)
+                made = self.document_of(key)
             # Whatever is wrong with one object must not hold up the others; the queue counts the attempts.
             except Exception as error:  # noqa: BLE001
                 batch.fail(key, error)
@@ -124,7 +162,7 @@ class Worker:
                 documents, held = {}, 0
         self._write(batch, documents)
 
-    def _document(self, key: str) -> Document | None:
+    def document_of(self, key: str) -> Document | None:
         """What should stand in the index for `key`; None when the key was never known to anyone."""
         found = self._objects.read(key)
         if found is not None:
@@ -202,8 +240,8 @@ class S3Objects:
     def read(self, key: str) -> Found | None:
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=self._prefix + key)
-        except self._s3.exceptions.ClientError as error:
-            code = error.response["Error"]["Code"]
+        except ClientError as error:
+            code = _code(error)
             # Where a role may list one prefix only, S3 answers 403 for an object that is not there.
             if code == "NoSuchKey" or (code == "AccessDenied" and not self._is_listed(key)):
                 return None
@@ -216,6 +254,63 @@ class S3Objects:
             return None
         head = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key, VersionId=newest["VersionId"])
         return revision_of(key, head["Metadata"])
+
+    def held(self, key: str) -> Held | None:
+        """As `edits.Objects` wants it."""
+        if len((self._prefix + key).encode()) > KEY_LIMIT_BYTES:
+            return None
+        try:
+            head = self._s3.head_object(Bucket=self._bucket, Key=self._prefix + key)
+        except ClientError as error:
+            # A HEAD has no body and so no code but the status; 403 as in `read`.
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if status == NOT_FOUND or (status == FORBIDDEN and not self._is_listed(key)):
+                return None
+            raise
+        headers = {name: head[name] for name in _NOT_KEPT if head.get(name)}
+        if head.get("ExpiresString"):
+            headers["Expires"] = head["ExpiresString"]
+        return Held(head["Metadata"], head["ContentLength"], head["ETag"], head["VersionId"], headers)
+
+    def annotate(self, key: str, held: Held, metadata: Mapping[str, str]) -> bool:
+        """As `edits.Objects` wants it: a copy of the object onto itself, a new version under the bucket's key."""
+        place = {"Bucket": self._bucket, "Key": self._prefix + key}
+        try:
+            self._s3.copy_object(
+                **place,
+                CopySource={**place, "VersionId": held.version_id},
+                CopySourceIfMatch=held.etag,
+                IfMatch=held.etag,
+                Metadata=dict(metadata),
+                MetadataDirective="REPLACE",
+                TaggingDirective="COPY",
+                **held.headers,
+            )
+        except ClientError as error:
+            if _code(error) in _CHANGED_MEANWHILE:
+                return False
+            raise
+        return True
+
+    def refusals(self, key: str) -> dict[str, str]:
+        """What this role is answered when it writes to `key`: the code by action, "" where it gets through.
+
+        A freeze asks so: nobody but Lambda may take the worker's role.
+        """
+        place = {"Bucket": self._bucket, "Key": self._prefix + key}
+        tagging = {"TagSet": [{"Key": "probe", "Value": "write"}]}
+        attempts: dict[str, Callable[[], object]] = {
+            "PutObject": lambda: self._s3.put_object(**place, Body=b""),
+            "PutObjectTagging": lambda: self._s3.put_object_tagging(**place, Tagging=tagging),
+        }
+        return {action: self._refusal(attempt) for action, attempt in attempts.items()}
+
+    def _refusal(self, attempt: Callable[[], object]) -> str:
+        try:
+            attempt()
+        except ClientError as error:
+            return _code(error)
+        return ""
 
     def _is_listed(self, key: str) -> bool:
         return any(version["IsLatest"] for version in self._versions(key))
@@ -231,24 +326,79 @@ class S3Objects:
                 yield version
 
 
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@dataclass(frozen=True)
+class Way:
+    """Both ways of a pipeline, and the connection that they share."""
+
+    worker: Worker
+    objects: S3Objects
+    edits: EditsIndex
+    search: str
+
+
 @functools.cache
-def worker() -> Worker:
-    """The worker of this process, from the function's environment."""
+def way() -> Way:
+    """What this process works with, from the function's environment."""
     bucket, prefix = os.environ["BUCKET"], os.environ["PREFIX"]
     secrets = boto3.client("secretsmanager")
     secret = json.loads(secrets.get_secret_value(SecretId=os.environ["SEARCH_SECRET"])["SecretString"])
-    index = Elastic(secret["endpoint"], secret["api_key"], os.environ["INDEX"])
-    return Worker(S3Objects(boto3.client("s3"), bucket, prefix), index, bucket, prefix)
+    connection = Connection(secret["endpoint"], secret["api_key"])
+    objects = S3Objects(boto3.client("s3"), bucket, prefix)
+    return Way(
+        Worker(objects, Elastic(connection, os.environ["INDEX"]), bucket, prefix),
+        objects,
+        EditsIndex(connection, os.environ["EDITS"], os.environ["KEPT"]),
+        os.environ["SEARCH"],
+    )
 
 
-def handle(event: Mapping[str, Any], _context: object) -> dict[str, list[dict[str, str]]]:
+def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Lambda's entry: `ReportBatchItemFailures` makes the queue give only the failed messages again."""
-    current = worker()
-    failed = set(current.work(event["Records"]))
-    if current.was_refused:
-        worker.cache_clear()
+    if "probe" in event:
+        return way().objects.refusals(event["probe"])
+    current = way()
+    ticks = [record for record in event["Records"] if is_tick(record["body"])]
+    failed = set(current.worker.work([record for record in event["Records"] if record not in ticks]))
+    was_refused = current.worker.was_refused
+    if ticks:
+        was_refused |= not take_ticks(
+            current, ticks, lambda: context.get_remaining_time_in_millis() > SPARE_MILLISECONDS
+        )
+    if was_refused:
+        way.cache_clear()
     give_again_soon(boto3.client("sqs"), [record for record in event["Records"] if record["messageId"] in failed])
     return {"batchItemFailures": [{"itemIdentifier": id} for id in sorted(failed)]}
+
+
+def is_tick(body: str) -> bool:
+    try:
+        return json.loads(body) == TICK
+    except ValueError:
+        return False
+
+
+def take_ticks(current: Way, ticks: list[Mapping[str, Any]], may_go_on: Callable[[], bool]) -> bool:
+    """Look for edits; False if the search refused the credential. A tick is never given again: the next one comes.
+
+    What goes wrong stands in the log and shows as edits that are not applied (`keyshift pipeline status`).
+    """
+    sent = max(int(tick["attributes"]["SentTimestamp"]) for tick in ticks)
+    try:
+        current.edits.note_tick(datetime.fromtimestamp(sent / 1000, UTC))
+        polled = poll(current.edits, current.objects, current.search, may_go_on)
+    except SearchError as error:
+        log.error("the edits could not be read: %s", error)  # noqa: TRY400 - no trace of a customer's data
+        return error.status not in {UNAUTHORIZED, FORBIDDEN}
+    # Whatever it is, the events in the same batch have been worked on and must not come again for it.
+    except Exception as error:  # noqa: BLE001
+        log.error("an edit could not be applied: %s", error)  # noqa: TRY400 - as above
+        return True
+    log.info("%d edits settled, all of them: %s", len(polled.outcomes), polled.is_done)
+    return True
 
 
 def give_again_soon(sqs: Any, records: Iterable[Mapping[str, Any]]) -> None:

@@ -53,7 +53,11 @@ def search(client: Elasticsearch, alias: str, words: str, limit: int) -> Found:
     query: dict[str, Any] = {"match_all": {}}
     if words.strip() != "*":
         query = {
-            "simple_query_string": {"query": words, "fields": ["text", "id", "type", "key"], "default_operator": "and"}
+            "simple_query_string": {
+                "query": words,
+                "fields": ["text", "id", "type", "key", "tags", "note"],
+                "default_operator": "and",
+            }
         }
     with search_errors(f"searching {alias}"):
         answer = client.search(index=alias, query=query, size=limit, track_total_hits=True)

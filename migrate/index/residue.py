@@ -7,7 +7,7 @@ making and may be shared: nothing in it is deleted here, but what it holds is fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from elasticsearch import ApiError, Elasticsearch, NotFoundError
@@ -94,3 +94,13 @@ def prove_index_gone(search: Elasticsearch, index: str) -> Snapshots:
             code="not-empty",
         )
     return snapshots
+
+
+def purge_indices(search: Elasticsearch, indices: Iterable[str]) -> int:
+    """As `purge_index`, for several; how many snapshots went in all."""
+    return sum(purge_index(search, index) for index in indices)
+
+
+def prove_indices_gone(search: Elasticsearch, indices: Sequence[str]) -> Snapshots:
+    """As `prove_index_gone`, for several: what it returns holds for each."""
+    return [prove_index_gone(search, index) for index in indices][-1]

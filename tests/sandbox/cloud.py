@@ -139,7 +139,7 @@ class Tenant:
 
     def keyshift(self, *words: str, check: bool = True, seconds: float = COMMAND_SECONDS) -> Done:
         """`keyshift` with this tenant's name put behind the verb: `("key", "list")`, `("search", "Boeing")`."""
-        verbs = 2 if words[0] in {"tenant", "key", "archive", "verdict", "stack"} else 1
+        verbs = 2 if words[0] in {"tenant", "key", "archive", "verdict", "stack", "pipeline"} else 1
         return self.cloud.keyshift(*words[:verbs], self.name, *words[verbs:], check=check, seconds=seconds)
 
     def pulumi(self, *words: str, check: bool = True) -> Done:

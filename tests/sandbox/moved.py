@@ -245,7 +245,7 @@ def assert_resources(tenant: Tenant, *, keys: int, storage: str = "s2") -> None:
         "mappings": [f"keyshift-{name}-p2"],
         "queues": [f"keyshift-{name}-p2", f"keyshift-{name}-p2-dlq"],
         "roles": [f"keyshift-{name}-{audience}" for audience in ("archive", "pipeline", "runner")],
-        "rules": [f"keyshift-{name}-p2"],
+        "rules": [f"keyshift-{name}-p2", f"keyshift-{name}-p2-ticks"],
         "secrets": [f"keyshift/{name}/e2/{audience}" for audience in ("admin", "archive", "pipeline")],
     }
     dead = tenant.outputs()["pipelines"]["p2"]["dlq_url"]

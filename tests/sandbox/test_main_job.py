@@ -20,6 +20,7 @@ from typing import Any
 import moved
 import pytest
 from cloud import Cloud, Done, Jobs, Key, Tenant, records, until
+from elasticsearch import ApiError
 from moved import Home, refused_with
 from standstill import STEP_SECONDS, stop_in
 
@@ -32,6 +33,8 @@ RETAGGED, UNTAGGED, OLD_RETAGGED = "attachments/deep/er/file.bin", "attachments/
 """Given a tag, stripped of its tags, given one on its first version, after all of it had been copied and compared."""
 PAST, HELD = "records/late/past-the-gate.json", "attachments/letter.html"
 """Written, and given a tag, after both copies were proven."""
+EDITED, NOTE = "records/people/p005.json", "just before the freeze"
+"""Edited on the search side before the move; nothing but the freeze takes it in."""
 COPIED = ("build/5-fill", "build/6-copy")
 """Steps in which jobs still run, and everything that was there has been copied and compared."""
 
@@ -45,6 +48,7 @@ class Frozen:
     late_is_indexed: bool
     alias_filter: Mapping[str, Any]
     refusals: Mapping[str, str]
+    edit: Done
     status: Mapping[str, Any]
     destroy: Done
     preview: Done
@@ -61,6 +65,8 @@ class Stopped:
     before: moved.Contents
     after: moved.Contents
     """The old storage before the move was let go on, and once it had stopped."""
+    edit: str
+    """What Elasticsearch answered an edit that went past Archive's client."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ def move(cloud: Cloud) -> Iterator[Move]:
     dry_run = tenant.keyshift("enable", "--dry-run", "--json").json()
     untouched = (before, _everything(tenant))
     search_before = tenant.keyshift("search", "Boeing", "--json").json()
+    cloud.client("events").disable_rule(Name=f"keyshift-{tenant.name}-p1-ticks")
+    tenant.keyshift("archive", "edit", "people", "p005", "--note", NOTE)
     with tenant.jobs() as jobs:
         runner = cloud.start("keyshift", "enable", tenant.name, "--json")
         try:
@@ -168,10 +176,24 @@ def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str], upload: Ma
         late_is_indexed=found == 1,
         alias_filter=filter_[moved.INDEX]["aliases"]["records"]["filter"],
         refusals=_writes_by_archive(tenant, upload),
+        edit=tenant.keyshift("archive", "edit", "people", "p005", "--note", "too late", check=False),
         status=tenant.keyshift("status", "--json").json(),
         destroy=tenant.pulumi("destroy", "--yes", check=False),
         preview=tenant.pulumi("preview", check=False),
     )
+
+
+def _edit_past_the_client(tenant: Tenant) -> str:
+    """As Archive's credential still allows it; "" if it is taken."""
+
+    def edit() -> None:
+        tenant.search("e1", "archive").create(index="edits-000001", id="late", document={"key": EDITED})
+
+    try:
+        edit()
+    except ApiError as error:
+        return error.message
+    return ""
 
 
 def _write_past_the_gate(tenant: Tenant, runner: subprocess.Popen[str]) -> Stopped:
@@ -181,7 +203,7 @@ def _write_past_the_gate(tenant: Tenant, runner: subprocess.Popen[str]) -> Stopp
     archive.write_record(admin, "late", "past-the-gate", {"word": "past the gate"})
     new = {"TagSet": [{"Key": "hold", "Value": "past the gate"}]}
     admin.s3.put_object_tagging(Bucket=admin.storage.bucket, Key=admin.storage.prefix + HELD, Tagging=new)
-    before = moved.contents(admin)
+    before, edit = moved.contents(admin), _edit_past_the_client(tenant)
     runner.send_signal(signal.SIGCONT)
     out, err = runner.communicate(timeout=STEP_SECONDS)
     done = Done(("keyshift", "enable"), runner.returncode, out, err, 0.0)
@@ -189,7 +211,7 @@ def _write_past_the_gate(tenant: Tenant, runner: subprocess.Popen[str]) -> Stopp
     with contextlib.closing(sqlite3.connect(tenant.cloud.home / "keyshift.db", timeout=10)) as database:
         results = json.loads(database.execute(query, (tenant.name,)).fetchone()[0])
     status = tenant.keyshift("status", "--json").json()
-    return Stopped(done, status, tenant.layout(), results["freeze/2-settle"], before, moved.contents(admin))
+    return Stopped(done, status, tenant.layout(), results["freeze/2-settle"], before, moved.contents(admin), edit)
 
 
 def _retag_while_jobs_run(tenant: Tenant, runner: subprocess.Popen[str]) -> None:
@@ -245,7 +267,7 @@ def test_nothing_is_lost_doubled_or_altered_in_the_storage(move: Move) -> None:
     assert max(history) == 3, "the test's own history: one record was written, deleted and written again"
     side = move.tenant.storage("s2", "runner")
     now = moved.contents(side)
-    retagged = {key: now[key] for key in (RETAGGED, UNTAGGED, OLD_RETAGGED, HELD)}  # has a test of its own
+    retagged = {key: now[key] for key in (RETAGGED, UNTAGGED, OLD_RETAGGED, HELD, EDITED)}  # have tests of their own
     home = replace(move.home, contents={**move.home.contents, **retagged})
     moved.assert_contents(move.tenant, home, move.key, move.added)
 
@@ -333,7 +355,20 @@ def test_the_freeze_heard_its_own_tag_change_and_did_not_read_every_tag(move: Mo
     assert move.stopped.settled["uploads_aborted"] == 1
     assert move.stopped.settled["tags"]["swept"] is False
     assert move.stopped.settled["dead_letters"] == {}
-    assert set(move.stopped.settled["refused_after"]) == {"archive"}
+    assert set(move.stopped.settled["refused_after"]) == {"archive", "p1"}, "the worker writes what is edited"
+
+
+def test_the_freeze_takes_in_the_last_edits_and_lets_no_other_in(move: Move) -> None:
+    assert move.stopped.settled["edits"] == {"applied": 1}
+    assert move.stopped.edit == "cluster_block_exception"
+    assert move.frozen.edit.code == 2, move.frozen.edit.text
+    was, now = move.home.contents[EDITED], moved.contents(move.tenant.storage("s2", "runner"))[EDITED]
+    assert [version.sha256 for version in now] == [*(version.sha256 for version in was), was[-1].sha256]
+    assert dict(now[-1].metadata)["edited"].startswith("e1:")
+    document = move.tenant.search("e2").get(index=moved.INDEX, id="people/p005")
+    assert (document["_source"]["note"], document["_version"]) == (NOTE, len(now))
+    (shown,) = move.tenant.keyshift("pipeline", "status", "--json").json()["pipelines"]
+    assert (shown["id"], shown["to_bucket"]["unapplied"]) == ("p2", 0), "the new search begins with no edit"
 
 
 def test_a_write_past_the_gate_stops_the_operation_before_the_new_side_serves(move: Move) -> None:

@@ -17,7 +17,7 @@ from aws_server import REGION, REPOSITORY, AwsServer, running_aws, until
 from elastic_server import running_elastic
 from elasticsearch import Elasticsearch
 
-from components.index import RECORDS_MAPPING, RECORDS_SETTINGS
+from components.index import RECORDS_MAPPING, SETTINGS
 from migrate import aws
 from migrate.archive import delete_record, import_path, write_record
 from migrate.copy.engine import Transfer, copy_pass
@@ -57,7 +57,7 @@ def elastic(server: AwsServer, tmp_path_factory):
 @pytest.fixture
 def index(elastic: Elasticsearch):
     elastic.indices.delete(index=INDEX, ignore_unavailable=True)
-    elastic.indices.create(index=INDEX, mappings=RECORDS_MAPPING, settings=RECORDS_SETTINGS)
+    elastic.indices.create(index=INDEX, mappings=RECORDS_MAPPING, settings=SETTINGS)
     return elastic
 
 
@@ -112,7 +112,7 @@ def test_what_was_changed_behind_the_fill_is_found_and_mended(index, copied):
     with pytest.raises(VerificationFailed, match="1 documents missing"):
         verify_index(target, manifest, index, INDEX, unwatched)
     index.indices.delete(index=INDEX)
-    index.indices.create(index=INDEX, mappings=RECORDS_MAPPING, settings=RECORDS_SETTINGS)
+    index.indices.create(index=INDEX, mappings=RECORDS_MAPPING, settings=SETTINGS)
     assert fill(target, manifest, index, INDEX, unwatched).sent == 301
     index.update(index=INDEX, id="planes/4", doc={"content_hash": "other"}, refresh=True)
     index.index(index=INDEX, id="planes/extra", document={"content_hash": "x"}, refresh=True)

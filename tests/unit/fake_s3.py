@@ -11,7 +11,7 @@ import base64
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,6 +105,23 @@ def _nothing(_: str, __: Mapping[str, Any]) -> None:
     return None
 
 
+@dataclass
+class FakePages:
+    """boto3's paginator of a listing by key."""
+
+    s3: FakeS3
+    name: str
+
+    def paginate(self, **asked: Any) -> Iterator[dict[str, Any]]:
+        more: dict[str, Any] = {}
+        while True:
+            page = getattr(self.s3, self.name)(**asked, **more)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+
+
 class FakeS3:
     def __init__(self) -> None:
         self.versions: dict[tuple[str, str], list[Version]] = {}
@@ -138,6 +155,9 @@ class FakeS3:
                 return {"ResponseMetadata": {"HTTPStatusCode": 200, "RetryAttempts": self.retried}, **answer}
 
         return call
+
+    def get_paginator(self, name: str) -> FakePages:
+        return FakePages(self, name)
 
     # what is there ----------------------------------------------------------------------------
 
@@ -313,12 +333,16 @@ class FakeS3:
             raise error("PreconditionFailed", 412)
         self._check(Bucket, Key, parameters)
         _refuse_asleep(source)
+        replaces = parameters.get("MetadataDirective") == "REPLACE"
+        given = {name: parameters[name] for name in HEADERS if name in parameters}
+        if "Expires" in parameters:
+            given["ExpiresString"] = parameters["Expires"]
         copy = Version(
             self._new_id(),
             source.body,
-            dict(source.metadata),
+            dict(parameters["Metadata"]) if replaces else dict(source.metadata),
             dict(source.tags) if parameters.get("TaggingDirective") == "COPY" else {},
-            dict(source.headers),
+            given if replaces else dict(source.headers),
             parameters.get("SSEKMSKeyId", SOURCE_KEY),
             checksum=whole_checksum(source),
             storage_class=parameters.get("StorageClass", "STANDARD"),

@@ -56,6 +56,15 @@ class FakeSqs:
             messages.append({"ReceiptHandle": receipt, "Body": body})
         return {"Messages": messages} if messages else {}
 
+    def send_message(self, QueueUrl: str, MessageBody: str) -> dict[str, Any]:
+        self.queues.setdefault(QueueUrl, []).append(MessageBody)
+        return {}
+
+    def delete_message(self, QueueUrl: str, ReceiptHandle: str) -> dict[str, Any]:
+        assert self.in_flight.get(ReceiptHandle, (QueueUrl,))[0] == QueueUrl
+        self.in_flight.pop(ReceiptHandle, None)
+        return {}
+
     def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
         for entry in Entries:
             self.in_flight.pop(entry["ReceiptHandle"], None)

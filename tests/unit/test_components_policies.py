@@ -110,9 +110,27 @@ def test_the_pipeline_reads_only_where_events_come_from_and_writes_no_object():
     assert allows(policy, "sqs:ReceiveMessage", queue), "Lambda refuses a mapping whose role cannot read the queue"
 
 
+SERVING = dataclasses.replace(
+    TENANCY, routes=[dataclasses.replace(route, takes_edits=route.id == "p1") for route in TENANCY.routes]
+)
+
+
+def test_the_pipeline_that_serves_writes_what_was_edited_and_deletes_nothing():
+    policy, one = pipeline_policy(SERVING), "arn:aws:s3:::shared/t/acme/records/a.json"
+    assert allows(policy, "s3:PutObject", one)
+    assert allows(policy, "kms:GenerateDataKey", VENDOR_KEY)
+    assert not allows(policy, "s3:PutObject", "arn:aws:s3:::dedicated/records/a.json"), "p2 does not serve"
+    assert not allows(policy, "s3:PutObject", "arn:aws:s3:::shared/t/other/records/a.json")
+    for action in ("s3:DeleteObject", "s3:DeleteObjectVersion"):
+        assert not allows(policy, action, one), action
+    closed = pipeline_policy(dataclasses.replace(SERVING, are_jobs_open=False))
+    assert not allows(closed, "s3:PutObject", one), "a freeze holds for the worker too"
+    assert allows(closed, "s3:GetObject", one), "events that wait are worked on in a freeze"
+
+
 def test_every_role_that_may_write_to_the_serving_storage_is_probed_in_a_freeze():
     """WRITES holds patterns, and so may a policy: either may cover the other."""
-    policies = {ARCHIVE: archive_policy(TENANCY), PIPELINE: pipeline_policy(TENANCY)}
+    policies = {ARCHIVE: archive_policy(TENANCY), PIPELINE: pipeline_policy(SERVING)}
     assert {*policies, RUNNER_AUDIENCE} == set(AUDIENCES), "a new role: is it a writer?"
     writers = {
         audience
@@ -262,6 +280,9 @@ def test_the_read_alias_hides_tombstones_and_what_is_not_older_than_the_cutoff()
     assert cut == [{"range": {"archived_at": {"lt": "2026-01-02T03:04:05.000+00:00"}}}]
 
 
-def test_archives_credential_cannot_write_and_sees_the_alias_only():
-    assert READER["indices"] == [{"names": ["records"], "privileges": ["read"]}]
+def test_archives_credential_sees_the_alias_only_and_may_add_edits_but_read_or_change_none():
+    assert READER["indices"] == [
+        {"names": ["records"], "privileges": ["read"]},
+        {"names": ["edits-000001"], "privileges": ["create_doc"]},
+    ]
     assert WRITER["cluster"] == READER["cluster"] == []

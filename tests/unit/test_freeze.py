@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Lab:
     verdicts: Verdicts
     log: Log
     is_watched: bool = True
+    workers: dict[str, Callable[[str], dict[str, str]]] = field(default_factory=dict)
+    edits: Callable[[], dict[str, Any]] | None = None
 
     @property
     def freeze(self) -> Freeze:
@@ -80,6 +82,8 @@ class Lab:
             log=self.log,
             report=unwatched,
             until=until,
+            workers=self.workers,
+            edits=self.edits,
         )
 
     def pre_copy(self) -> None:
@@ -431,3 +435,50 @@ def test_a_resume_goes_back_to_the_freeze_only_where_that_can_mend_it() -> None:
     assert goes_on_at(made, "freeze/3-copy", "cloud") is None, "what failed for another reason is only done again"
     request = plan(Request(operation="r", kind=OperationKind.REQUEST), layouts.standard())
     assert goes_on_at(request, "key/up", "late-write") is None
+
+
+# edits and the worker that applies them --------------------------------------------------------
+
+
+def test_a_worker_that_still_gets_through_is_waited_for(lab):
+    answers = [
+        {"PutObject": "", "PutObjectTagging": ""},
+        {"PutObject": "AccessDenied", "PutObjectTagging": ""},
+        {"PutObject": "AccessDenied", "PutObjectTagging": "AccessDenied"},
+    ]
+    asked: list[str] = []
+
+    def refusals(key: str) -> dict[str, str]:
+        asked.append(key)
+        return answers[len(asked) - 1]
+
+    lab.workers = {"p1": refusals}
+    found = lab.freeze.settle()
+    assert set(found["refused_after"]) == {"archive", "p1"}
+    assert len(asked) == 3
+    assert all(key.startswith(PROBES) for key in asked), "the pipeline has no document of a probe"
+    assert not [key for _, key in lab.s3.versions if PROBES in key and lab.s3.versions["shared", key]]
+
+
+@pytest.mark.parametrize("answer", [{}, {"PutObject": "KMS.DisabledException"}, {"PutObject": "NoSuchBucket"}])
+def test_an_answer_of_the_worker_that_is_no_denial_proves_nothing(lab, answer):
+    lab.workers = {"p1": lambda _: answer}
+    with pytest.raises(CloudError, match="p1 can still write"):
+        lab.freeze.settle()
+
+
+def test_the_last_edits_are_taken_in_before_the_pipelines_are_drained_and_told_in_the_log(lab):
+    told = {"edits": {"applied": 1, "refused": 1}, "told": [{"edit": "x", "outcome": "refused", "reason": "deleted"}]}
+
+    def taken_in() -> dict[str, Any]:
+        lab.sqs.queues["p1"] = ["the event of the object that an edit changed"]
+        return told
+
+    lab.edits = taken_in
+    with pytest.raises(Waiting, match="p1 to be drained"):
+        lab.freeze.settle()
+    lab.edits = lambda: told
+    lab.sqs.queues["p1"] = []
+    assert lab.freeze.settle()["edits"] == {"applied": 1, "refused": 1}
+    events = [line["event"] for line in lab.log.events() if line["event"]["event"] == "edits-told"]
+    assert [event["told"] for event in events] == [told["told"]] * 2

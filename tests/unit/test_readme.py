@@ -47,6 +47,11 @@ PROMISED = {
     "keyshift key destroy --help",
     "keyshift key declare-lost --help",
     "keyshift search --help",
+    "keyshift archive edit --help",
+    "keyshift pipeline status --help",
+    "keyshift pipeline replay --help",
+    "keyshift verify --help",
+    "keyshift repair --help",
     "keyshift verdict list --help",
     "keyshift verdict check --help",
 }

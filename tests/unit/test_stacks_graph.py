@@ -11,6 +11,7 @@ import pulumi
 import pytest
 from graph import ACCOUNT, STAMP, Graph, Registered
 
+from components.worker import handler
 from migrate import freeze
 from stacks import guard, record, stamp, tenant
 from stacks.config import StampSettings
@@ -243,10 +244,29 @@ def test_the_worker_is_packed_from_its_sources_alone():
     code = build(layouts.standard()).resources["p1-worker"].inputs["code"]
     assert sorted(code.assets) == [
         "worker/__init__.py",
+        "worker/annotations.py",
         "worker/document.py",
+        "worker/edits.py",
+        "worker/edits_index.py",
         "worker/elastic.py",
         "worker/handler.py",
     ], "a compiled file would change the archive from machine to machine"
+
+
+@pytest.mark.parametrize(
+    ("name", "ticking"),
+    [("standard", {"p1"}), ("enable_frozen", set()), ("enable_served", {"p2"}), ("byok_active", {"p1"})],
+)
+def test_only_the_pipeline_that_serves_looks_for_edits_and_none_does_while_jobs_are_closed(name, ticking):
+    built = build(layouts.ALL[name]())
+    rules = {n: r for n, r in built.of_type("aws:cloudwatch/eventRule:EventRule").items() if n.endswith("-ticks")}
+    assert rules, "the schedule would be seen"
+    assert {n.removesuffix("-ticks") for n, r in rules.items() if r.inputs["state"] == "ENABLED"} == ticking
+
+
+def test_the_worker_knows_the_ticks_that_the_schedule_sends():
+    target = build(layouts.standard()).resources["p1-ticks-target"].inputs
+    assert handler.is_tick(target["input"])
 
 
 def _delete_of(name: str) -> pulumi.ResourceHookArgs:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from components.worker import handler
 from components.worker.document import Document
-from components.worker.elastic import Elastic, SearchError, Stored, Written
+from components.worker.elastic import Connection, Elastic, SearchError, Stored, Written
 from components.worker.handler import Found, S3Objects, Worker, changed_objects, is_settled
 
 BUCKET = "shared"
@@ -417,7 +417,7 @@ def test_a_bulk_carries_external_versions_and_a_tombstone_may_equal_the_stored_o
     items = [{"index": {"status": 201}}, {"index": {"status": 409, "error": {"reason": "conflict"}}}]
     exchange = Exchange(answers=[(200, {"items": items})])
     with search_server(exchange) as endpoint:
-        elastic = Elastic(endpoint, "credential", "records-000001")
+        elastic = Elastic(Connection(endpoint, "credential"), "records-000001")
         answers = elastic.write([Document("a/1", 3, {"deleted": False}), Document("a/2", 4, {"deleted": True})])
     assert answers == [Written(201, ""), Written(409, "conflict")]
     path, authorization, text = exchange.requests[0]
@@ -436,14 +436,14 @@ def test_what_is_stored_is_asked_by_id_and_missing_documents_are_left_out():
     ]
     exchange = Exchange(answers=[(200, {"docs": docs})])
     with search_server(exchange) as endpoint:
-        stored = Elastic(endpoint, "x", "records-000001").stored(["a", "b", "c"])
+        stored = Elastic(Connection(endpoint, "x"), "records-000001").stored(["a", "b", "c"])
     assert stored == {"a": Stored(4, is_tombstone=True), "b": Stored(2, is_tombstone=False)}
 
 
 def test_a_refused_request_says_its_status_and_the_connection_serves_again():
     exchange = Exchange(answers=[(429, {"error": "busy"}), (200, {"docs": []})])
     with search_server(exchange) as endpoint:
-        elastic = Elastic(endpoint, "x", "records-000001")
+        elastic = Elastic(Connection(endpoint, "x"), "records-000001")
         with pytest.raises(SearchError, match="answered 429") as refused:
             elastic.stored(["a"])
         assert refused.value.status == 429
@@ -453,7 +453,7 @@ def test_a_refused_request_says_its_status_and_the_connection_serves_again():
 def test_a_connection_that_was_closed_while_the_function_slept_is_opened_anew():
     exchange = Exchange(answers=[(200, {"docs": []}), (200, {"docs": []})], closes_idle=True)
     with search_server(exchange) as endpoint:
-        elastic = Elastic(endpoint, "x", "records-000001")
+        elastic = Elastic(Connection(endpoint, "x"), "records-000001")
         assert elastic.stored(["a"]) == {}
         assert elastic.stored(["b"]) == {}
 
@@ -462,12 +462,12 @@ def test_a_search_that_cannot_be_reached_is_a_search_error():
     with search_server(Exchange()) as endpoint:
         pass
     with pytest.raises(SearchError, match="did not reach the search"):
-        Elastic(endpoint, "x", "records-000001").stored(["a"])
+        Elastic(Connection(endpoint, "x"), "records-000001").stored(["a"])
 
 
 def test_an_endpoint_that_is_no_address_is_refused():
     with pytest.raises(ValueError, match="is not an http"):
-        Elastic("ftp://x", "x", "records-000001")
+        Connection("ftp://x", "x")
 
 
 # Lambda's side -------------------------------------------------------------------------------
@@ -476,9 +476,9 @@ def test_an_endpoint_that_is_no_address_is_refused():
 def test_lambda_is_told_which_messages_failed_and_a_refused_credential_is_read_anew(monkeypatch, bucket, index):
     made = []
 
-    def make() -> Worker:
+    def make() -> handler.Way:
         made.append(Worker(bucket, index, BUCKET, PREFIX))
-        return made[-1]
+        return handler.Way(made[-1], None, None, "e1")
 
     class Queue:
         def change_message_visibility(self, **asked):
@@ -488,7 +488,7 @@ def test_lambda_is_told_which_messages_failed_and_a_refused_credential_is_read_a
     monkeypatch.setattr(handler.boto3, "client", lambda _service: Queue())
     monkeypatch.setenv("QUEUE_URL", "http://queue")
     cached = handler.functools.cache(make)
-    monkeypatch.setattr(handler, "worker", cached)
+    monkeypatch.setattr(handler, "way", cached)
     bucket.put("attachments/a", 1)
     received = {"receiptHandle": "r1", "attributes": {"ApproximateReceiveCount": "2"}}
     event = {"Records": [message("m1", "attachments/a") | received]}
