@@ -9,23 +9,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
-from rich.console import Console
 
-from migrate import failures, show, tenants
+from migrate import cli_backup, cli_fleet, cli_gate, cli_stamp, failures, show, tenants
+from migrate.cli_base import AsJson, TenantName, err, out
+from migrate.cli_base import print_result as _print
+from migrate.cli_base import reporter as _reporter
+from migrate.cli_base import teller as _teller
 from migrate.errors import KeyshiftError, RefusedInput
-from migrate.events import Scribe, Tell
-from migrate.events import as_json as as_json_line
+from migrate.gate import ArchiveClient
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
 from migrate.operations import OperationKind
-from migrate.progress import Progress, Speedometer
 from migrate.redaction import configure_logging
 from migrate.stack import Project
 
@@ -49,21 +50,19 @@ app.add_typer(key_app, name="key")
 app.add_typer(archive_app, name="archive")
 app.add_typer(verdict_app, name="verdict")
 app.add_typer(stack_app, name="stack")
+app.add_typer(cli_gate.app)
+app.add_typer(cli_fleet.app, name="fleet")
+app.add_typer(cli_stamp.app, name="stamp")
+app.add_typer(cli_backup.app)
 
-TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 WaitSeconds = Annotated[
     float, typer.Option("--wait", min=0, help="Seconds to wait for a key that is lost midway, before stopping.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 PATIENCE_SECONDS = 600.0
 REFUSED_WITHIN_SECONDS = 300.0
 BACK_WITHIN_SECONDS = 1800.0
 """Elastic says that a deployment whose key came back may need up to 30 minutes."""
-
-# Not on a terminal nothing is cut or folded: a script may read it.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -86,17 +85,6 @@ def _told(error: KeyshiftError, *, as_json: bool) -> int:
         if error.hint:
             err.print(f"keyshift: hint: {error.hint}", markup=False)
     return error.exit_code
-
-
-def _print(value: Any, as_json: bool, people: Callable[[Any], object]) -> None:
-    show.clear_line(err)
-    if as_json:
-        out.print_json(json.dumps(value, default=str))
-    else:
-        with out.capture() as shown:
-            out.print(people(value))
-        # A table pads its last column, which wraps where a line is narrower.
-        out.file.write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()))
 
 
 # tenant ---------------------------------------------------------------------------------------
@@ -321,7 +309,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the deployment that serves, through the read alias (vendor)."""
-    _print(tenants.ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
+    _print(ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
 
 
 @verdict_app.command("list")
@@ -402,18 +390,6 @@ def _interruptible(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         err.print(f"\nkeyshift: stopped; nothing is lost. Go on with: keyshift resume {name}", markup=False)
         os._exit(130)
-
-
-def _teller(*, as_json: bool) -> Tell:
-    if as_json:
-        return lambda event: err.print(as_json_line(event), markup=False)
-    return show.Ticker(err)
-
-
-def _reporter(name: str, *, as_json: bool) -> Callable[[Progress], None]:
-    """For what is no operation but takes as long as one."""
-    scribe, speed = Scribe(_teller(as_json=as_json), tenant=name), Speedometer()
-    return lambda progress: scribe.progress(None, progress, speed(progress))
 
 
 def _ids(options: list[str]) -> Ids:
