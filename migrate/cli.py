@@ -96,15 +96,15 @@ def tenant_create(
     customer: Annotated[str, typer.Option(help="The customer who owns the tenant and its keys.")],
     mode: Annotated[str, typer.Option(help="standard or byok (byokms, byokv where offered).")] = "standard",
     cloud: Annotated[str, typer.Option(help="aws or azure.")] = "aws",
-    stamp: Annotated[str, typer.Option(help="The stamp it is placed on.")] = "stamp-aws-eu-west-1-01",
+    stamp: Annotated[str | None, typer.Option(help="Its stamp; else the region's first with room.")] = None,
     region: Annotated[str, typer.Option(help="The cloud's region.")] = "eu-west-1",
     up: Annotated[bool, typer.Option(help="Also bring it up; without it, pulumi up does.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant's record and stack, and bring it up (vendor)."""
     project = Project.find()
-    said = {"customer": customer, "keyMode": mode, "cloud": cloud, "stamp": stamp, "region": region}
-    tenants.create(project, name, said)
+    said = {"customer": customer, "keyMode": mode, "cloud": cloud, "region": region}
+    tenants.create(project, name, said if stamp is None else {**said, "stamp": stamp})
     if up:
         _run(name, OperationKind.CREATE, None, as_json=as_json)
     else:

@@ -18,10 +18,10 @@ from components.index import READ_ALIAS
 from components.worker.document import document_id
 from migrate import archive, failures
 from migrate.copy.s3 import Side
-from migrate.errors import KeyshiftError, RefusedInput, Waiting
+from migrate.errors import KeyshiftError, Waiting
 from migrate.index import aliases
 from migrate.live import Live
-from migrate.records import OPERATIONS
+from migrate.records import OPERATIONS, unknown
 from migrate.seals import SEALS, newest
 from migrate.stack import Project
 from stacks import record
@@ -129,11 +129,7 @@ class Gate:
     def _asked(self) -> Answer:
         held = record.find(self._engine, self._tenant)
         if held is None or held.archived:
-            raise RefusedInput(
-                f"there is no tenant {self._tenant}{' any more' if held else ''}",
-                hint="keyshift tenant list",
-                code="unknown-tenant",
-            )
+            raise unknown(self._tenant, record.living(self._engine))
         read = (held.lease_fence, held.generation)
         if read < self._newest_seen:
             fence, generation = self._newest_seen

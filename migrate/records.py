@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -122,12 +122,7 @@ class Records:
         """Raises RefusedInput when there is no such tenant."""
         found = record.find(self._engine, name)
         if found is None or found.archived:
-            known = ", ".join(t.name for t in self.tenants()) or "none yet"
-            raise RefusedInput(
-                f"there is no tenant {name} (known: {known})",
-                hint=f"keyshift tenant create {name} --customer NAME",
-                code="unknown-tenant",
-            )
+            raise unknown(name, self.tenants())
         return found
 
     def create(self, layout: Layout) -> TenantRecord:
@@ -418,6 +413,16 @@ def _is_fenced(fence: int | None) -> sql.ColumnElement[bool]:
     if fence is None:
         return sql.true()
     return sql.exists().where(TENANTS.c.name == OPERATIONS.c.tenant, TENANTS.c.lease_fence == fence)
+
+
+def unknown(name: str, living: Iterable[TenantRecord]) -> RefusedInput:
+    """The refusal of a name that no tenant has."""
+    known = ", ".join(tenant.name for tenant in living) or "none yet"
+    return RefusedInput(
+        f"there is no tenant {name} (known: {known})",
+        hint=f"keyshift tenant create {name} --customer NAME",
+        code="unknown-tenant",
+    )
 
 
 def _taken(name: str) -> RefusedInput:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components import naming
-from migrate import archive, aws, check, events
+from migrate import archive, aws, check, events, placement
 from migrate.errors import RefusedInput, Waiting
 from migrate.files import private_folder, write_private
 from migrate.intake import Ids
@@ -21,7 +21,7 @@ from migrate.plan import plan
 from migrate.progress import Report
 from migrate.records import ENDED, Operation, Records
 from migrate.seals import Seals
-from migrate.stack import Project, Stack, brought_up
+from migrate.stack import Project, Stack
 from migrate.verdict import Verdict, Verdicts
 from stacks import config
 from stacks.errors import ConfigError
@@ -47,7 +47,8 @@ def folder(project: Project, name: str) -> Path:
 def create(project: Project, name: str, said: Mapping[str, str]) -> Data:
     """A new tenant's record at generation 1, and its stack file. Raises RefusedInput; then nothing was made.
 
-    `said`: customer, keyMode, cloud, stamp and region, as they would stand below `keyshift:` in the stack file.
+    `said`: customer, keyMode, cloud, stamp and region, as they would stand below `keyshift:` in the stack file;
+    without a stamp it is the first of the region that has room.
     """
     try:
         settings = config.parse(naming.tenant_stack(name), said)
@@ -57,16 +58,24 @@ def create(project: Project, name: str, said: Mapping[str, str]) -> Data:
         ) from error
     if not isinstance(settings, config.TenantSettings):
         raise RefusedInput(f"{name} is no tenant's name", hint="keyshift tenant create --help", code="tenant-input")
-    if settings.stamp not in brought_up(project):
+    every, wanted = placement.stamps(project), settings.stamp if "stamp" in said else None
+    if wanted is not None and wanted not in {stamp.name for stamp in every}:
         raise RefusedInput(
             f"tenant {name} should sit on {settings.stamp}, which has not been brought up in this project",
             hint=f"pulumi stack init {settings.stamp}, then pulumi up -s {settings.stamp}",
             code="no-stamp",
         )
-    held = records(project)
+    layout = first_layout(settings)
+    placement.refuse_nowhere(layout, every)
+    held, placements = records(project), placement.Placements(connect(project.home))
     held.refuse_taken(name)
-    Stack(project, naming.tenant_stack(name)).make()  # first, because it is what can fail
-    held.create(first_layout(settings))
+    stamp = placements.place(layout, every, wanted)
+    try:
+        Stack(project, naming.tenant_stack(name)).make()  # before the record, because it is what can fail
+    except BaseException:
+        placements.release(name)
+        raise
+    held.create(layout.model_copy(update={"stamp": stamp}))
     render(project, name)
     return describe(project, name)
 
