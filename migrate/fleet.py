@@ -194,9 +194,9 @@ def summary(rows: Sequence[Row], *, where: str, bring_up: bool) -> dict[str, Any
 
 
 @contextmanager
-def holding(records: Records, tenant: str) -> Iterator[int]:
+def holding(records: Records, tenant: str, *, of_a_sealed: bool = False) -> Iterator[int]:
     """The lease on a tenant, renewed until the block ends; yields its fence. Raises RefusedInput as `lease` does."""
-    with records.lease(tenant) as fence:
+    with records.lease(tenant, of_a_sealed=of_a_sealed) as fence:
         stop = threading.Event()
         renewer = threading.Thread(target=_renew, args=(records, tenant, fence, stop), daemon=True)
         renewer.start()

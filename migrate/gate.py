@@ -182,15 +182,17 @@ def _opening(connection: sql.Connection, tenant: str) -> str | None:
     """The operation that closed the gate and has not seen it open in the cloud: the record opens before the stack."""
     if not sql.inspect(connection).has_table(OPERATIONS.name):
         return None
-    found = connection.execute(
-        sql.select(OPERATIONS.c.id).where(
-            OPERATIONS.c.tenant == tenant,
-            OPERATIONS.c.state != "done",
-            OPERATIONS.c.jobs_closed_at.is_not(None),
-            OPERATIONS.c.jobs_opened_at.is_(None),
-        )
+    columns = (OPERATIONS.c[name] for name in ("id", "state", "jobs_closed_at", "jobs_opened_at", "ended_at"))
+    operations = connection.execute(sql.select(*columns).where(OPERATIONS.c.tenant == tenant)).all()
+    closed = max(
+        ((datetime.fromisoformat(one.jobs_closed_at), one.id) for one in operations if one.jobs_closed_at), default=None
     )
-    return found.scalars().first()
+    # One that took over from another opens what that one had closed, and one that is done leaves nothing behind.
+    opened = [one.jobs_opened_at or (one.ended_at if one.state == "done" else None) for one in operations]
+    newest_opened = max((datetime.fromisoformat(at) for at in opened if at), default=None)
+    if closed is None or (newest_opened is not None and newest_opened >= closed[0]):
+        return None
+    return closed[1]
 
 
 def describe(project: Project, name: str) -> Data:

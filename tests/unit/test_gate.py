@@ -87,6 +87,18 @@ def test_jobs_stay_closed_until_the_cloud_is_open_too(gate: Gate, records: Recor
     assert gate.now().jobs is None
 
 
+def test_an_operation_that_took_over_opens_what_another_had_closed(gate: Gate, records: Records) -> None:
+    tenant = records.tenant("acme")
+    first = records.begin(tenant, OperationKind.ENABLE, "byok")
+    records.note_once(first.id, "jobs_closed_at", layouts.CUTOFF)
+    records.note(first.id, state="aborted")
+    second = records.begin(tenant, OperationKind.ENABLE, "byok")
+    records.note_once(second.id, "jobs_closed_at", layouts.CUTOFF + timedelta(seconds=9))
+    assert gate.now().jobs == "acme-enable-2 is about to open the gate; the cloud still refuses"
+    records.note_once(second.id, "jobs_opened_at", layouts.CUTOFF + timedelta(seconds=10))
+    assert gate.now().jobs is None
+
+
 def test_a_seal_closes_everything_and_says_who_and_why(gate: Gate, engine: sql.Engine) -> None:
     Seals(engine).put("acme", "key reported stolen", "an operator")
     answer = gate.now()
