@@ -9,8 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from migrate import backup, show_backup
-from migrate.cli_base import AsJson, print_result
 from migrate.stack import Project
+from migrate.terminal import AsJson, printed
 
 
 class _Group(TyperGroup):
@@ -31,17 +31,17 @@ SignedBy = Annotated[str | None, typer.Option("--signed-by", help="The fingerpri
 @app.command()
 def make(folder: Folder, as_json: AsJson = False) -> None:
     """Write a signed backup into a new folder (vendor)."""
-    print_result(backup.make(Project.find(), folder.absolute()), as_json, show_backup.made)
+    printed(backup.make(Project.find(), folder.absolute()), as_json, show_backup.made)
 
 
 @app.command()
 def check(folder: Folder, signed_by: SignedBy = None, as_json: AsJson = False) -> None:
     """Check that every file of a backup is what was signed (vendor)."""
-    print_result(backup.check_backup(folder.absolute(), signed_by), as_json, show_backup.checked)
+    printed(backup.check_backup(folder.absolute(), signed_by), as_json, show_backup.checked)
 
 
 @app.command()
 def restore(folder: Folder, signed_by: SignedBy = None, as_json: AsJson = False) -> None:
     """Put a backup into a home that holds nothing yet (vendor)."""
     found = backup.restore(Project.find(), folder.absolute(), signed_by)
-    print_result(found, as_json, show_backup.restored)
+    printed(found, as_json, show_backup.restored)

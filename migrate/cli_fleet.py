@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from migrate import fleet, show, show_fleet, tenants
-from migrate.cli_base import AsJson, err, print_result, teller
 from migrate.events import Scribe
 from migrate.progress import Progress, Speedometer
 from migrate.stack import Project
+from migrate.terminal import AsJson, err, printed, teller
 
 app = typer.Typer(no_args_is_help=True, help="One release over many tenants (vendor).")
 
@@ -55,6 +55,6 @@ def _run(where: str, parallel: int, *, bring_up: bool, as_json: bool) -> None:
         err.print(f"\nkeyshift: stopped; run it again to go on: keyshift fleet {verb}", markup=False)
         os._exit(130)
     found = fleet.summary(rows, where=where, bring_up=bring_up)
-    print_result(found, as_json, show_fleet.fleet)
+    printed(found, as_json, show_fleet.fleet)
     if found["failed"]:
         raise typer.Exit(1)

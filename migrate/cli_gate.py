@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from migrate import gate, show_gate
-from migrate.cli_base import AsJson, TenantName, print_result
 from migrate.stack import Project
+from migrate.terminal import AsJson, TenantName, printed
 
 app = typer.Typer()
 
@@ -15,6 +15,6 @@ app = typer.Typer()
 def gate_(name: TenantName, as_json: AsJson = False) -> None:
     """Tell what Archive may do with a tenant now, and why not (vendor)."""
     found = gate.describe(Project.find(), name)
-    print_result(found, as_json, show_gate.gate)
+    printed(found, as_json, show_gate.gate)
     if not found["is_known"]:
         raise typer.Exit(1)

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from migrate import placement, show_stamp
-from migrate.cli_base import AsJson, print_result
 from migrate.errors import RefusedInput
 from migrate.stack import Project
+from migrate.terminal import AsJson, printed
 from stacks.record import connect
 
 app = typer.Typer(no_args_is_help=True, help="Stamps, on which tenants sit, and their room (vendor).")
@@ -20,7 +20,7 @@ def list_(as_json: AsJson = False) -> None:
     """List the stamps: who sits there, what is used of each quota (vendor)."""
     project = Project.find()
     found = placement.overview(project, placement.Placements(connect(project.home)))
-    print_result(found, as_json, show_stamp.stamps)
+    printed(found, as_json, show_stamp.stamps)
 
 
 @app.command()
@@ -39,4 +39,4 @@ def quota(
     project = Project.find()
     held = placement.Placements(connect(project.home))
     held.set_quota(placement.find(project, stamp), name, value)
-    print_result(placement.overview(project, held), as_json, show_stamp.stamps)
+    printed(placement.overview(project, held), as_json, show_stamp.stamps)

@@ -17,11 +17,12 @@ class OperationKind(StrEnum):
     ENABLE = "enable"
     CHANGE = "change"
     REMOVE = "remove"
+    DELETE = "delete"
     ABORT = "abort"
 
 
-ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE})
-"""Operations with a way back, until the phase that serves the new side."""
+ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.DELETE})
+"""Operations with a way back, until the phase that serves the new side or purges the only one."""
 
 
 class Frozen(BaseModel):
@@ -57,6 +58,8 @@ MoveKind = Literal[
     "purge-storage",
     "purge-search",
     "prove-empty",
+    "inventory",  # writers refused, uploads aborted, everything listed: what a deletion may delete
+    "remove-stack",
 ]
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
+from migrate import bindings
 from migrate.errors import Conflict, RefusedInput
 from migrate.operations import OperationKind, Request
 from migrate.seals import newest
@@ -125,6 +126,11 @@ class Records:
             raise unknown(name, self.tenants())
         return found
 
+    def refuse_foreign_keys(self, layouts: Iterable[Layout]) -> None:
+        """Raises RefusedInput for a layout with a key that is another customer's. Reads only."""
+        with self._engine.connect() as connection:
+            bindings.refuse_foreign(connection, layouts)
+
     def create(self, layout: Layout) -> TenantRecord:
         """A new tenant at generation 1. Raises RefusedInput when the name was ever used."""
         try:
@@ -146,6 +152,7 @@ class Records:
             held = self._held(connection, layout.tenant, fence)
             if held["digest"] == layout.digest():
                 return int(held["generation"])
+            bindings.bind(connection, layout)
             generation = int(held["generation"]) + 1
             connection.execute(
                 TENANTS.update()
@@ -153,6 +160,14 @@ class Records:
                 .values(generation=generation, digest=layout.digest(), layout=layout.canonical())
             )
             return generation
+
+    def archive(self, tenant: str, fence: int) -> None:
+        """The tenant is no more; its record stays, so that its name is not used again. Raises Conflict."""
+        with self._engine.begin() as connection:
+            self._held(connection, tenant, fence)
+            connection.execute(
+                TENANTS.update().where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == fence).values(archived=True)
+            )
 
     # the lease -------------------------------------------------------------------------------
 

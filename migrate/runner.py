@@ -86,6 +86,7 @@ class Runner:
         tenant = self.records.tenant(self.tenant)
         self._refuse_unfinished()
         made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode), tenant.layout)
+        self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
         self.preflight = self._preflight(made)
         return made
 
@@ -262,6 +263,8 @@ class Runner:
                 operation.id, fence=self._fence, state="done", ended_at=datetime.now(UTC), message=None, hint=None
             )
             self.log.append({"event": "operation-done", "operation": operation.id})
+            if operation.kind is OperationKind.DELETE:
+                self.records.archive(self.tenant, self._fence)
             return self.records.operation(operation.id)
         told = {"message": outcome.get("message"), "hint": outcome.get("hint")}
         if outcome.get("code") == "sealed":
@@ -379,11 +382,19 @@ class Runner:
         phase = self._phase(operation_id, phase_name)
         if what == "up":
             return self._up(operation_id, phase)
+        if what.endswith("-remove-stack"):
+            return self._remove_stack()
         moves = self._moves(operation_id, step)
         number = int(what.split("-", 1)[0])
         if number <= len(phase.waits):
             return moves.wait(phase.waits[number - 1])
         return moves.do(phase.moves[number - len(phase.waits) - 1])
+
+    def _remove_stack(self) -> dict[str, Any]:
+        """The end of a tenant whose layout holds nothing any more: what is left in its stack names no data."""
+        recovered = self.stack.recover() if self.stack.exists() else []
+        self._guard.check()
+        return {"removed": self.stack.remove(fence=self._fence), "recovered": recovered}
 
     def _moves(self, operation_id: str, step: str) -> Moves:
         return Moves(

@@ -70,7 +70,8 @@ class Key(_Frozen):
     """A customer key. `arn`, `alias` and `material` are set only for a key that we do not make (byokms).
 
     `alias` is the ARN that the customer gave, `arn` the key behind it when it was taken into use, and `material` the
-    id of the key material that was current then: a rotation changes one of the two.
+    id of the key material that was current then: a rotation changes one of the two. `release`: verdict under which
+    `protect` is lifted from a key that we made, at the end of its tenant.
     """
 
     id: KeyId
@@ -78,6 +79,7 @@ class Key(_Frozen):
     arn: str | None = None
     alias: str | None = None
     material: str | None = None
+    release: str | None = None
 
 
 class Storage(_Frozen):

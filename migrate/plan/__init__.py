@@ -14,6 +14,7 @@ from migrate.operations import OperationKind, Phase, Plan, Request
 from migrate.plan.abort import abort
 from migrate.plan.blue_green import change, enable, remove
 from migrate.plan.create import create, request_key
+from migrate.plan.delete import delete
 from stacks.layout import Layout
 
 
@@ -33,4 +34,5 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ENABLE: enable,
     OperationKind.CHANGE: change,
     OperationKind.REMOVE: remove,
+    OperationKind.DELETE: delete,
 }
