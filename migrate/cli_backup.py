@@ -14,11 +14,11 @@ from migrate.terminal import AsJson, printed
 
 
 class _Group(TyperGroup):
-    """`keyshift backup FOLDER` is `keyshift backup make FOLDER`."""
+    """`keyshift backup FOLDER` is `keyshift backup create FOLDER`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            args = ["make", *args]
+            args = ["create", *args]
         return super().parse_args(ctx, args)
 
 
@@ -29,7 +29,7 @@ SignedBy = Annotated[str | None, typer.Option("--signed-by", help="The fingerpri
 
 
 @app.command()
-def make(folder: Folder, as_json: AsJson = False) -> None:
+def create(folder: Folder, as_json: AsJson = False) -> None:
     """Write a signed backup into a new folder (vendor)."""
     printed(backup.make(Project.find(), folder.absolute()), as_json, show_backup.made)
 

@@ -92,7 +92,7 @@ def test_an_operation_that_would_use_a_foreign_key_is_refused_before_it_begins(
 
     def plan(request: object, start: Layout) -> Plan:
         phase = Phase(name="build", title="make it", layout=wished)
-        return Plan(operation="bolt-enable-1", tenant="bolt", kind=OperationKind.ENABLE, start=start, phases=(phase,))
+        return Plan(operation="bolt-enable-1", kind=OperationKind.ENABLE, start=start, phases=(phase,))
 
     monkeypatch.setattr(runner_module, "plan", plan)
     monkeypatch.setattr("migrate.stack.PulumiCommand.__init__", lambda *_, **__: None)

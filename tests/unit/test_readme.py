@@ -37,6 +37,9 @@ PROMISED = {
     "keyshift seal --help",
     "keyshift restore --help",
     "keyshift search --help",
+    "keyshift gate --help",
+    "keyshift fleet up --help",
+    "keyshift backup restore --help",
     "keyshift verdict list --help",
     "keyshift verdict check --help",
 }
