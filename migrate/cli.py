@@ -14,8 +14,23 @@ from typing import Annotated, Any
 import structlog
 import typer
 
-from migrate import cli_byokms, cli_life, cli_pipeline, cli_revoke, cli_rotate, cli_watch, failures, show, tenants
+from migrate import (
+    cli_backup,
+    cli_byokms,
+    cli_fleet,
+    cli_gate,
+    cli_life,
+    cli_pipeline,
+    cli_revoke,
+    cli_rotate,
+    cli_stamp,
+    cli_watch,
+    failures,
+    show,
+    tenants,
+)
 from migrate.errors import KeyshiftError
+from migrate.gate import ArchiveClient
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
 from migrate.operations import OperationKind
@@ -54,6 +69,10 @@ app.add_typer(key_app, name="key")
 app.add_typer(archive_app, name="archive")
 app.add_typer(verdict_app, name="verdict")
 app.add_typer(stack_app, name="stack")
+app.add_typer(cli_gate.app)
+app.add_typer(cli_fleet.app, name="fleet")
+app.add_typer(cli_stamp.app, name="stamp")
+app.add_typer(cli_backup.app, name="backup")
 
 
 def main() -> None:
@@ -87,15 +106,15 @@ def tenant_create(
     customer: Annotated[str, typer.Option(help="The customer who owns the tenant and its keys.")],
     mode: Annotated[str, typer.Option(help="standard or byok (byokms, byokv where offered).")] = "standard",
     cloud: Annotated[str, typer.Option(help="aws or azure.")] = "aws",
-    stamp: Annotated[str, typer.Option(help="The stamp it is placed on.")] = "stamp-aws-eu-west-1-01",
+    stamp: Annotated[str | None, typer.Option(help="Its stamp; else the region's first with room.")] = None,
     region: Annotated[str, typer.Option(help="The cloud's region.")] = "eu-west-1",
     up: Annotated[bool, typer.Option(help="Also bring it up; without it, pulumi up does.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Make a tenant's record and stack, and bring it up (vendor)."""
     project = Project.find()
-    said = {"customer": customer, "keyMode": mode, "cloud": cloud, "stamp": stamp, "region": region}
-    tenants.create(project, name, said)
+    said = {"customer": customer, "keyMode": mode, "cloud": cloud, "region": region}
+    tenants.create(project, name, said if stamp is None else {**said, "stamp": stamp})
     if up:
         run(name, OperationKind.CREATE, None, as_json=as_json)
     else:
@@ -291,7 +310,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the deployment that serves, through the read alias (vendor)."""
-    printed(tenants.ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
+    printed(ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
 
 
 @verdict_app.command("list")

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sql
 
+from migrate import bindings
 from migrate.errors import Conflict, RefusedInput
 from migrate.operations import LOCKS, OperationKind, Request
 from migrate.seals import newest
@@ -124,13 +125,13 @@ class Records:
         """Raises RefusedInput when there is no such tenant."""
         found = record.find(self._engine, name)
         if found is None or found.archived:
-            known = ", ".join(t.name for t in self.tenants()) or "none yet"
-            raise RefusedInput(
-                f"there is no tenant {name} (known: {known})",
-                hint=f"keyshift tenant create {name} --customer NAME",
-                code="unknown-tenant",
-            )
+            raise unknown(name, self.tenants())
         return found
+
+    def refuse_foreign_keys(self, layouts: Iterable[Layout]) -> None:
+        """Raises RefusedInput for a layout with a key that is another customer's. Reads only."""
+        with self._engine.connect() as connection:
+            bindings.refuse_foreign(connection, layouts)
 
     def create(self, layout: Layout) -> TenantRecord:
         """A new tenant at generation 1. Raises RefusedInput when the name was ever used."""
@@ -153,6 +154,7 @@ class Records:
             held = self._held(connection, layout.tenant, fence)
             if held["digest"] == layout.digest():
                 return int(held["generation"])
+            bindings.bind(connection, layout)
             generation = int(held["generation"]) + 1
             connection.execute(
                 TENANTS.update()
@@ -448,6 +450,16 @@ def _is_fenced(fence: int | None) -> sql.ColumnElement[bool]:
     if fence is None:
         return sql.true()
     return sql.exists().where(TENANTS.c.name == OPERATIONS.c.tenant, TENANTS.c.lease_fence == fence)
+
+
+def unknown(name: str, living: Iterable[TenantRecord]) -> RefusedInput:
+    """The refusal of a name that no tenant has."""
+    known = ", ".join(tenant.name for tenant in living) or "none yet"
+    return RefusedInput(
+        f"there is no tenant {name} (known: {known})",
+        hint=f"keyshift tenant create {name} --customer NAME",
+        code="unknown-tenant",
+    )
 
 
 def _taken(name: str) -> RefusedInput:

@@ -89,6 +89,7 @@ class Runner:
         self._refuse_unfinished()
         request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
         made = plan(request, tenant.layout)
+        self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
         self.preflight = self._preflight(made)
         return made
 

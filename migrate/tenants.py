@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from components import naming
-from migrate import archive, aws, check, events
-from migrate.copy.s3 import Side
-from migrate.errors import KeyshiftError, RefusedInput, Waiting
+from migrate import archive, aws, check, events, placement
+from migrate.errors import RefusedInput, Waiting
 from migrate.files import private_folder, write_private
-from migrate.index import aliases
 from migrate.intake import Ids
 from migrate.keys import confirmation, imported, wrap
 from migrate.live import Live
@@ -27,7 +25,7 @@ from migrate.plan import plan
 from migrate.progress import Report
 from migrate.records import ENDED, Operation, Records
 from migrate.seals import Seals
-from migrate.stack import Project, Stack, brought_up
+from migrate.stack import Project, Stack
 from migrate.verdict import Verdict, Verdicts
 from stacks import config
 from stacks.errors import ConfigError
@@ -53,7 +51,8 @@ def folder(project: Project, name: str) -> Path:
 def create(project: Project, name: str, said: Mapping[str, str]) -> Data:
     """A new tenant's record at generation 1, and its stack file. Raises RefusedInput; then nothing was made.
 
-    `said`: customer, keyMode, cloud, stamp and region, as they would stand below `keyshift:` in the stack file.
+    `said`: customer, keyMode, cloud, stamp and region, as they would stand below `keyshift:` in the stack file;
+    without a stamp it is the first of the region that has room.
     """
     try:
         settings = config.parse(naming.tenant_stack(name), said)
@@ -63,16 +62,24 @@ def create(project: Project, name: str, said: Mapping[str, str]) -> Data:
         ) from error
     if not isinstance(settings, config.TenantSettings):
         raise RefusedInput(f"{name} is no tenant's name", hint="keyshift tenant create --help", code="tenant-input")
-    if settings.stamp not in brought_up(project):
+    every, wanted = placement.stamps(project), settings.stamp if "stamp" in said else None
+    if wanted is not None and wanted not in {stamp.name for stamp in every}:
         raise RefusedInput(
             f"tenant {name} should sit on {settings.stamp}, which has not been brought up in this project",
             hint=f"pulumi stack init {settings.stamp}, then pulumi up -s {settings.stamp}",
             code="no-stamp",
         )
-    held = records(project)
+    layout = first_layout(settings)
+    placement.refuse_nowhere(layout, every)
+    held, placements = records(project), placement.Placements(connect(project.home))
     held.refuse_taken(name)
-    Stack(project, naming.tenant_stack(name)).make()  # first, because it is what can fail
-    held.create(first_layout(settings))
+    stamp = placements.place(layout, every, wanted)
+    try:
+        Stack(project, naming.tenant_stack(name)).make()  # before the record, because it is what can fail
+    except BaseException:
+        placements.release(name)
+        raise
+    held.create(layout.model_copy(update={"stamp": stamp}))
     render(project, name)
     return describe(project, name)
 
@@ -416,62 +423,6 @@ def archive_import(project: Project, name: str, path: Path, ids: Ids, report: Re
     began = time.monotonic()
     found = archive.import_path(live.storage(live.serves.storage, "archive"), path, ids, report)
     return {**asdict(found), "seconds": round(time.monotonic() - began, 1)}
-
-
-class ArchiveClient:
-    """What the Archive service does with one tenant: writes, reads, searches. Follows what serves."""
-
-    def __init__(self, project: Project, name: str) -> None:
-        self._project = project
-        self._name = name
-        self._live: Live | None = None
-        self._before: Live | None = None
-
-    def write(self, type: str, id: str, data: Mapping[str, Any]) -> int:
-        """Archives a record; returns its revision. Raises CloudError when the cloud refuses."""
-        return archive.write_record(self._side(), type, id, data).revision
-
-    def has(self, type: str, id: str) -> bool:
-        return archive.read(self._side(), f"records/{type}/{id}.json") is not None
-
-    def read_first(self) -> tuple[str, int]:
-        """Key and length of the first object of a listing, really read. Raises ClientError as S3 gave it."""
-        side = self._side()
-        listed = side.s3.list_objects_v2(Bucket=side.storage.bucket, Prefix=side.storage.prefix + "records/", MaxKeys=1)
-        key = listed["Contents"][0]["Key"].removeprefix(side.storage.prefix)
-        return key, len(archive.read(side, key) or b"")
-
-    def search(self, query: str, limit: int = 10) -> Data:
-        """Searches the deployment that serves, through the read alias.
-
-        While the serving side is switched, the old one answers until the new one lets Archive in.
-        """
-        live = self._current()
-        try:
-            return self._found(live, query, limit)
-        except KeyshiftError:
-            if self._before is None:
-                raise
-            return self._found(self._before, query, limit)
-
-    def _found(self, live: Live, query: str, limit: int) -> Data:
-        unit = live.serves.search
-        found = aliases.search(live.search(unit, "archive"), live.outputs["searches"][unit]["read_alias"], query, limit)
-        cutoff = live.layout.gate.search_cutoff
-        return {"tenant": self._name, "search": unit, "cutoff": cutoff and cutoff.isoformat(), **asdict(found)}
-
-    def _side(self) -> Side:
-        live = self._current()
-        return live.storage(live.serves.storage, "archive")
-
-    def _current(self) -> Live:
-        """The tenant as the record has it now; the stack's outputs are read anew only when it changed."""
-        layout = records(self._project).tenant(self._name).layout
-        if self._live is None or self._live.layout.serves != layout.serves:
-            self._before, self._live = self._live, Live.find(self._project, self._name)
-        elif self._live.layout != layout:
-            self._live = replace(self._live, layout=layout)
-        return self._live
 
 
 def encryption(project: Project, name: str) -> Data:

@@ -103,13 +103,26 @@ def _ground(layout: Layout) -> Ground:
         raise ConfigError(f"tenant {layout.tenant} should be on {layout.cloud}; this version provisions aws only")
     refuse_foreign_region(f"tenant {layout.tenant}", layout.region)
     stamp = pulumi.StackReference(f"{pulumi.get_organization()}/{pulumi.get_project()}/{layout.stamp}")
+    account = aws.get_caller_identity().account_id
     return Ground(
         layout=layout,
-        account=aws.get_caller_identity().account_id,
-        shared_bucket=stamp.require_output("bucket"),
+        account=account,
+        shared_bucket=pulumi.Output.all(stamp.require_output("bucket"), stamp.require_output("account_id")).apply(
+            lambda found: _in_its_account(layout, account, bucket=found[0], stamps_account=found[1])
+        ),
         vendor_key_arn=stamp.require_output("vendor_key_arn"),
         hooks=pulumi.ResourceHookBinding(before_delete=[verdict_hook(layout)]),
     )
+
+
+def _in_its_account(layout: Layout, account: str, *, bucket: str, stamps_account: str) -> str:
+    """The shared bucket. Raises ConfigError when the caller works in another account than the tenant's stamp."""
+    if account != stamps_account:
+        raise ConfigError(
+            f"tenant {layout.tenant} sits on {layout.stamp} in account {stamps_account}, but the AWS provider works in {account}",
+            hint="use the credentials of the stamp's account",
+        )
+    return bucket
 
 
 def _imported_key(ground: Ground, key: Key) -> ImportedKey:

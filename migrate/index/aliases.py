@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from elasticsearch import Elasticsearch
+from elasticsearch import Elasticsearch, NotFoundError
 
 from components.index import records_filter
 from migrate.index.scan import search_errors
@@ -48,8 +48,44 @@ def read_alias_filter(client: Elasticsearch, index: str, alias: str) -> Mapping[
     return None if held is None else held["aliases"][alias].get("filter", {})
 
 
-def search(client: Elasticsearch, alias: str, words: str, limit: int) -> Found:
-    """Search records and attachments for `words` ("*": all), the best first, through the read alias."""
+def search(client: Elasticsearch, alias: str, words: str, limit: int, cutoff: datetime | None = None) -> Found:
+    """Search records and attachments for `words` ("*": all), the best first, through the read alias.
+
+    `cutoff`: nothing archived at or after it, also where the alias does not say so yet.
+    """
+    with search_errors(f"searching {alias}"):
+        answer = client.search(index=alias, query=_query(words, cutoff), size=limit, track_total_hits=True)
+    hits = tuple(hit["_source"] for hit in answer["hits"]["hits"])
+    return Found(answer["hits"]["total"]["value"], answer["took"], hits)
+
+
+def page(  # noqa: PLR0913 - what a page is
+    client: Elasticsearch, alias: str, words: str, size: int, cutoff: datetime | None, *, after: str | None
+) -> tuple[Mapping[str, Any], ...]:
+    """The next sources that `search` would find, in the order of their keys, behind the key `after`."""
+    with search_errors(f"searching {alias}"):
+        answer = client.search(
+            index=alias,
+            query=_query(words, cutoff),
+            size=size,
+            sort=[{"key": "asc"}],
+            search_after=None if after is None else [after],
+        )
+    return tuple(hit["_source"] for hit in answer["hits"]["hits"])
+
+
+def get(client: Elasticsearch, alias: str, id: str) -> Mapping[str, Any] | None:
+    """The source of a document, or None. The alias' filter does not hold here: the caller has to look at it."""
+    with search_errors(f"reading {id} by {alias}"):
+        try:
+            return client.get(index=alias, id=id)["_source"]
+        except NotFoundError as error:
+            if not isinstance(error.body, Mapping) or "found" not in error.body:
+                raise  # the alias is not there
+            return None
+
+
+def _query(words: str, cutoff: datetime | None) -> dict[str, Any]:
     query: dict[str, Any] = {"match_all": {}}
     if words.strip() != "*":
         query = {
@@ -59,10 +95,7 @@ def search(client: Elasticsearch, alias: str, words: str, limit: int) -> Found:
                 "default_operator": "and",
             }
         }
-    with search_errors(f"searching {alias}"):
-        answer = client.search(index=alias, query=query, size=limit, track_total_hits=True)
-    hits = tuple(hit["_source"] for hit in answer["hits"]["hits"])
-    return Found(answer["hits"]["total"]["value"], answer["took"], hits)
+    return query if cutoff is None else {"bool": {"must": [query], "filter": [records_filter(cutoff)]}}
 
 
 def delete_index(client: Elasticsearch, index: str) -> bool:

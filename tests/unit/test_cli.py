@@ -29,7 +29,7 @@ from pulumi.automation import CommandError, CommandResult
 from test_show import STATUS, operation, stored
 from typer.main import get_command
 
-from migrate import cli, failures, records, tenants
+from migrate import cli, failures, placement, records, tenants
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from sandbox.aws.kms import KmsError
 from stacks.errors import GuardError
@@ -288,7 +288,7 @@ def test_no_secret_of_a_librarys_text_reaches_the_terminal() -> None:
         (("acme", "--customer", "acme-corp", "--mode", "own"), "Input should be 'standard', 'byok'"),
         (("acme", "--customer", "acme-corp", "--stamp", "mars-01"), "'mars-01' is not the name of a stamp"),
         (
-            ("acme", "--customer", "acme-corp", "--region", "us-east-1"),
+            ("acme", "--customer", "acme-corp", "--region", "us-east-1", "--stamp", "stamp-aws-eu-west-1-01"),
             "the stamp stamp-aws-eu-west-1-01 is in eu-west-1",
         ),
     ],
@@ -303,13 +303,24 @@ def test_a_tenant_that_cannot_be_is_refused_before_anything_is_made(
     assert sorted(path.name for path in project.iterdir()) == ["Pulumi.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "there is no stamp in eu-west-1 on aws for tenant acme"),
+        (("--stamp", "stamp-aws-eu-west-1-01"), "stamp-aws-eu-west-1-01, which has not been brought up"),
+    ],
+)
 def test_a_tenant_without_its_stamp_is_refused_before_anything_is_made(
-    keyshift: Callable[..., tuple[int, str, str]], project: Path, monkeypatch: pytest.MonkeyPatch
+    keyshift: Callable[..., tuple[int, str, str]],
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    said: str,
 ) -> None:
-    monkeypatch.setattr(tenants, "brought_up", lambda _: set())
-    code, _, err = keyshift("tenant", "create", "acme", "--customer", "acme-corp")
+    monkeypatch.setattr(placement, "brought_up", lambda _: set())
+    code, _, err = keyshift("tenant", "create", "acme", "--customer", "acme-corp", *words)
     assert code == 2
-    assert "should sit on stamp-aws-eu-west-1-01, which has not been brought up" in err
+    assert said in err
     assert "pulumi up -s stamp-aws-eu-west-1-01" in err
     assert sorted(path.name for path in project.iterdir()) == ["Pulumi.yaml"]
 

@@ -52,6 +52,9 @@ PROMISED = {
     "keyshift pipeline replay --help",
     "keyshift verify --help",
     "keyshift repair --help",
+    "keyshift gate --help",
+    "keyshift fleet up --help",
+    "keyshift backup restore --help",
     "keyshift verdict list --help",
     "keyshift verdict check --help",
 }

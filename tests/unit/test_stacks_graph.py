@@ -234,6 +234,12 @@ def test_a_provider_that_works_in_another_region_is_refused():
         graph.run(lambda: tenant.build(layouts.standard()), stack="tenant-acme", region="us-east-1")
 
 
+def test_a_provider_that_works_in_another_account_than_the_stamps_is_refused(monkeypatch):
+    monkeypatch.setitem(graph.STAMP_OUTPUTS, "account_id", "444455556666")
+    with pytest.raises(ConfigError, match="in account 444455556666, but the AWS provider works in 111122223333"):
+        build(layouts.standard())
+
+
 def test_a_cloud_that_is_not_provisioned_is_refused():
     layout = layouts.changed(layouts.standard(), cloud=Cloud.AZURE)
     with pytest.raises(ConfigError, match="provisions aws only"):

@@ -1,0 +1,58 @@
+"""Which customer a key belongs to: one key never serves two customers, also none that had it before.
+
+A key is known here by the ARN behind it and by the alias that the customer gave. The tenants of one
+customer may share both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import sqlalchemy as sql
+
+from migrate.errors import RefusedInput
+from stacks.layout import Layout
+from stacks.record import METADATA
+
+KEY_OWNERS = sql.Table(
+    "key_owners",
+    METADATA,
+    sql.Column("reference", sql.String, primary_key=True),  # an ARN of a key or of an alias
+    sql.Column("customer", sql.String, nullable=False),
+    sql.Column("tenant", sql.String, nullable=False),  # the first that used it
+    sql.Column("at", sql.String, nullable=False),
+)
+
+
+def references(layout: Layout) -> set[str]:
+    """The customer's keys that a layout names. One that we made for a single tenant is not among them."""
+    return {reference for key in layout.keys for reference in (key.arn, key.alias) if reference}
+
+
+def refuse_foreign(connection: sql.Connection, layouts: Iterable[Layout]) -> None:
+    """Raises RefusedInput for a layout with a key that is another customer's. Reads only."""
+    for layout in layouts:
+        found = connection.execute(
+            sql.select(KEY_OWNERS.c.reference)
+            .where(KEY_OWNERS.c.reference.in_(references(layout)), KEY_OWNERS.c.customer != layout.customer)
+            .order_by(KEY_OWNERS.c.reference)
+        )
+        if (reference := found.scalars().first()) is not None:
+            # Whose it is, is nothing that this customer's operator needs to hear of another customer.
+            raise RefusedInput(
+                f"tenant {layout.tenant} of {layout.customer} should use {reference}, which is or was another "
+                "customer's key; one key never serves two customers, and nothing was changed",
+                hint=f"have {layout.customer} give a key of their own",
+                code="key-of-another-customer",
+            )
+
+
+def bind(connection: sql.Connection, layout: Layout) -> None:
+    """Notes a layout's keys as its customer's, in the caller's transaction. Raises RefusedInput as above."""
+    for reference in sorted(references(layout)):
+        is_known = sql.exists().where(KEY_OWNERS.c.reference == reference)
+        values = (reference, layout.customer, layout.tenant, datetime.now(UTC).isoformat())
+        row = sql.select(*(sql.literal(value) for value in values)).where(~is_known)
+        connection.execute(KEY_OWNERS.insert().from_select(["reference", "customer", "tenant", "at"], row))
+    refuse_foreign(connection, [layout])
