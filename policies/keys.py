@@ -39,6 +39,8 @@ def under_its_key(program: Program, facts: Facts, kind: str, one: Resource, path
     A key that is only being made has no ARN yet: its value must then come from that key and from nothing else.
     """
     value = one.get(path)
+    if value is not UNKNOWN and not is_key_arn(value):
+        return ""  # no key is named, which other rules are about
     if one.tenant is None:
         return _is_of(program.named(VENDOR_KEY), one, value, path)
     unit = facts.unit(kind, one.unit)

@@ -66,7 +66,7 @@ def _not_open(one: Resource, _: Mapping[str, Any]) -> Found:
     if rules is UNKNOWN:
         yield "the filter's sources are not known"
         return
-    sources = [rule.get("source") for rule in rules]
+    sources = [_part(rule, "source") for rule in rules]
     if not sources:
         yield "the filter names no source"
     for source in sources:
@@ -83,14 +83,23 @@ def _own_indices(one: Resource, _: Mapping[str, Any]) -> Found:
         yield "it has no descriptor that is known: it would have the rights of who made it"
         return
     for name, rights in descriptors.items():
-        if rights.get("cluster"):
+        if rights.get("cluster") or rights.get("cluster") is UNKNOWN:
             yield f"{name} has rights over the whole cluster"
-        for index in rights.get("indices") or []:
-            names = index.get("names") or []
+        for index in _listed(rights.get("indices")):
+            names, privileges = _listed(_part(index, "names")), _listed(_part(index, "privileges"))
             if any(not str(each).startswith(INDICES) for each in names):
                 yield f"{name} reaches the indices {', '.join(map(str, names))}; its own begin with {INDICES}"
-            if more := set(map(str, index.get("privileges") or [])) - PRIVILEGES:
+            if more := set(map(str, privileges)) - PRIVILEGES:
                 yield f"{name} may {', '.join(sorted(more))}"
+
+
+def _part(of: Any, name: str) -> Any:
+    return of.get(name) if isinstance(of, Mapping) else UNKNOWN
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list; one that is not known as one that holds something unknown, which no rule lets pass."""
+    return [UNKNOWN] if value is UNKNOWN else list(value or [])
 
 
 def _rules() -> Iterator[Rule]:

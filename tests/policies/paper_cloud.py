@@ -29,7 +29,8 @@ class PaperProvider(server.Provider):
 
     def Check(self, request: Any, context: Any) -> Any:
         if self._is_served(request.urn):
-            return super().Check(request, context)
+            # The sandbox refuses what it has no use for; a policy has to see it.
+            return provider_pb2.CheckResponse(inputs=super().Check(request, context).inputs)
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def Create(self, request: Any, context: Any) -> Any:
@@ -55,27 +56,26 @@ class PaperProvider(server.Provider):
 
 def _made(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """What the cloud would have said."""
-    own = str(inputs.get("name", name))
-    match token.rpartition(":")[2]:
-        case "Bucket":
-            return {"arn": f"arn:aws:s3:::{inputs['bucket']}"}
-        case "Key" | "ExternalKey":
-            return {"arn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{name}", "keyId": name}
-        case "Queue":
-            url = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{own}"
-            return {"arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{own}", "url": url}
-        case "Role":
-            return {"arn": f"arn:aws:iam::{ACCOUNT}:role/{own}"}
-        case "Function":
-            return {"arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{own}"}
-        case "EventSourceMapping":
-            return {"uuid": f"uuid-of-{name}"}
-        case "Deployment":
-            block = {**inputs["elasticsearch"], "httpsEndpoint": f"https://{own}.es.example.com:443"}
-            return {"elasticsearchUsername": "elastic", "elasticsearchPassword": "p", "elasticsearch": block}
-        case "SecurityApiKey":
-            return {"encoded": "encoded"}
-    return {}
+    own, place = inputs.get("name", name), f"{REGION}:{ACCOUNT}"
+    key = {"arn": f"arn:aws:kms:{place}:key/{name}", "keyId": name}
+    queue = {"arn": f"arn:aws:sqs:{place}:{own}", "url": f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{own}"}
+    search = inputs.get("elasticsearch") or {}
+    said: dict[str, dict[str, Any]] = {
+        "Bucket": {"arn": f"arn:aws:s3:::{inputs.get('bucket')}"},
+        "Key": key,
+        "ExternalKey": key,
+        "Queue": queue,
+        "Role": {"arn": f"arn:aws:iam::{ACCOUNT}:role/{own}"},
+        "Function": {"arn": f"arn:aws:lambda:{place}:function:{own}"},
+        "EventSourceMapping": {"uuid": f"uuid-of-{name}"},
+        "Deployment": {
+            "elasticsearchUsername": "elastic",
+            "elasticsearchPassword": "p",
+            "elasticsearch": {**search, "httpsEndpoint": f"https://{own}.es.example.com:443"},
+        },
+        "SecurityApiKey": {"encoded": "encoded"},
+    }
+    return said.get(token.rpartition(":")[2], {})
 
 
 if __name__ == "__main__":
