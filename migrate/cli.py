@@ -18,7 +18,7 @@ import structlog
 import typer
 from rich.console import Console
 
-from migrate import failures, show, tenants
+from migrate import cli_policy, failures, show, tenants
 from migrate.errors import KeyshiftError, RefusedInput
 from migrate.events import Scribe, Tell
 from migrate.events import as_json as as_json_line
@@ -97,6 +97,9 @@ def _print(value: Any, as_json: bool, people: Callable[[Any], object]) -> None:
             out.print(people(value))
         # A table pads its last column, which wraps where a line is narrower.
         out.file.write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()))
+
+
+app.add_typer(cli_policy.make_app(_print), name="policy")
 
 
 # tenant ---------------------------------------------------------------------------------------

@@ -80,7 +80,12 @@ class Watch:
 
     def violations(self) -> list[Found]:
         """What was found of rules that must be kept, also by an engine that stopped early."""
-        return [found for event in self._events() if (one := event.get("policyEvent")) if (found := _found(one)).is_mandatory]
+        return [
+            found
+            for event in self._events()
+            if (one := event.get("policyEvent"))
+            if (found := _found(one)).is_mandatory
+        ]
 
     def _events(self) -> Iterator[Mapping[str, Any]]:
         self._file.seek(0)
@@ -104,7 +109,9 @@ def settings_of(folder: Path) -> Path | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RefusedInput(f"{path.name} is not JSON: {error}", hint="docs/policies.md says what may stand there") from error
+        raise RefusedInput(
+            f"{path.name} is not JSON: {error}", hint="docs/policies.md says what may stand there"
+        ) from error
     for id, values in held.items() if isinstance(held, dict) else [(path.name, held)]:
         known = one.settings if (one := rule(str(id))) else {}
         wrong = sorted(set(values) - set(known)) if isinstance(values, dict) else [str(values)]
@@ -140,7 +147,11 @@ def refuse_plan(made: Plan, others: Sequence[TenantRecord]) -> None:
 
 def refuse_change(before: Layout | None, after: Layout, others: Sequence[TenantRecord], *, what: str) -> None:
     owners = {
-        key.arn: one.customer for one in others if one.name != after.tenant for key in one.layout.keys if key.arn is not None
+        key.arn: one.customer
+        for one in others
+        if one.name != after.tenant
+        for key in one.layout.keys
+        if key.arn is not None
     }
     broken = judge_change(Change(before=before, after=after, owners=owners))
     if broken:

@@ -65,13 +65,14 @@ class DetachedCommand(PulumiCommand):
         # An unactivated environment's own engine comes first, as in `run`.
         super().__init__(root=str(beside.parent) if (beside / "pulumi").exists() else None)
 
-    def run(
+    def run(  # noqa: PLR0913 - the SDK's own, and one more by name
         self,
         args: list[str],
         cwd: str,
         additional_env: Mapping[str, str],
         on_output: Callable[[str], None] | None = None,
         on_error: Callable[[str], None] | None = None,
+        *,
         inherited: Sequence[int] = (),
     ) -> CommandResult:
         """Runs `pulumi args`; the callbacks get each line once the command has ended. It gets the files `inherited`.
@@ -215,6 +216,22 @@ class Stack:
             result, found = self._watched(*arguments, fence=fence)
         self._is_undecided = any(one.rule == policing.UNDECIDED for one in found)
         return _steps(result.stdout)
+
+    def examine(self) -> list[policing.Found]:
+        """What the policies find in the stack as its file is now. Raises CloudError when it cannot be previewed."""
+        if not self.file.exists() and self._state_file() is None:
+            raise RefusedInput(f"there is no stack {self.name}", hint="pulumi stack ls")
+        with _told("preview", self.name), policing.watching(self.project.root) as watch:
+            try:
+                self._cli(
+                    *("preview", "--json", *watch.arguments),
+                    variables=watch.environment,
+                    inherited=(watch.descriptor,),
+                )
+            except CommandError:
+                if not watch.violations():
+                    raise
+            return watch.findings()
 
     def preview_proposed(self, layout: Layout, generation: int) -> list[Step]:
         """What an `up` of a layout that is not the tenant's would do to the stack as it is now.
@@ -535,4 +552,3 @@ def judge(steps: list[Step], after: Layout) -> None:
             hint=f"look at it: pulumi preview -s tenant-{after.tenant} --diff",
             code="unexpected-plan",
         )
-

@@ -105,7 +105,8 @@ def _is_own(tenant: str, arn: str, statement: Statement) -> bool:
 def _is_settings_only(statement: Statement) -> bool:
     """About a shared bucket itself, and nothing that lies in it. A listing of uploads knows no prefix condition."""
     return all(
-        action.startswith("s3:GetBucket") or action in {"s3:GetEncryptionConfiguration", "s3:ListBucketMultipartUploads"}
+        action.startswith("s3:GetBucket")
+        or action in {"s3:GetEncryptionConfiguration", "s3:ListBucketMultipartUploads"}
         for action in statement.actions
     )
 

@@ -24,5 +24,8 @@ def rule(id: str) -> Rule | None:
 def judge_change(change: Change) -> list[tuple[Rule, Violation]]:
     """What a change of a layout breaks of the rules about plans."""
     return [
-        (one, Violation(message)) for one in RULES if one.check_change is not None for message in one.check_change(change)
+        (one, Violation(message))
+        for one in RULES
+        if one.check_change is not None
+        for message in one.check_change(change)
     ]

@@ -118,7 +118,9 @@ def _usable(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundInProg
             where = made.urn if made else ""
             if key.get("state") not in {"active", "revoked"}:
                 yield Violation(f"{unit['id']} lies under {key['id']}, which is {key.get('state')}", where)
-            elif made is not None and made.get("enabled") is False and facts.is_access_open and key["state"] == "active":
+            elif (
+                made is not None and made.get("enabled") is False and facts.is_access_open and key["state"] == "active"
+            ):
                 yield Violation(f"{unit['id']} lies under {key['id']}, which would be disabled", where)
 
 

@@ -60,7 +60,9 @@ def _mode_holds(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundIn
         if key is not None:
             yield Violation(f"the tenant is in mode standard, but {storage['id']} lies under {key['id']}", urn)
     elif key is None or storage.get("kind") != "dedicated":
-        yield Violation(f"the tenant is in mode {facts.mode}, but {storage['id']} is not its own under its own key", urn)
+        yield Violation(
+            f"the tenant is in mode {facts.mode}, but {storage['id']} is not its own under its own key", urn
+        )
     elif (key.get("arn") is not None) is not KEYS_OF.get(facts.mode):
         where = "in our account" if key.get("arn") is None else "in the customer's"
         yield Violation(f"the tenant is in mode {facts.mode}, but {key['id']} lies {where}", urn)

@@ -73,7 +73,7 @@ def _undecided(judge: Judge) -> Callable[[ResourceValidationArgs, ReportViolatio
             for what in {found.what for found in judge.found(rule, one, {}) if isinstance(found, Undecided)}:
                 by_what.setdefault(what, []).append(rule.id)
         for what, ids in by_what.items():
-            report(f"{what} is not known yet: {', '.join(ids)}")
+            report(f"{what} is not known yet: {', '.join(ids)}", None)
 
     return validate
 
@@ -84,7 +84,7 @@ def _of_resource(judge: Judge, rule: Rule) -> Callable[[ResourceValidationArgs, 
             return
         for found in judge.found(rule, _alone(args), args.get_config()):
             if not isinstance(found, Undecided):
-                report(_told(rule, found))
+                report(_told(rule, found), None)
 
     return validate
 

@@ -62,7 +62,11 @@ def _one_sender(one: Resource, _: Mapping[str, Any]) -> Found:
     for statement in allowed(one.get("policy")):
         sources = statement.values("aws:SourceArn")
         is_one = len(sources) == 1 and "*" not in sources[0]
-        if set(statement.principals) != {"events.amazonaws.com"} or statement.actions != ("sqs:SendMessage",) or not is_one:
+        if (
+            set(statement.principals) != {"events.amazonaws.com"}
+            or statement.actions != ("sqs:SendMessage",)
+            or not is_one
+        ):
             yield f"{statement.sid or 'a statement'} lets more into the queue than one rule's events"
 
 

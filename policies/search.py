@@ -15,7 +15,7 @@ ELASTIC = "https://www.elastic.co/docs/deploy-manage"
 CUSTOMER_KEY = f"{ELASTIC}/security/encrypt-deployment-with-customer-managed-encryption-key"
 INDICES = "records"
 PRIVILEGES = frozenset({"read", "write", "view_index_metadata"})
-EVERYWHERE = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0", "*"})
+EVERYWHERE = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0", "*"})  # noqa: S104 - what is refused, not listened on
 
 
 def _has_key(one: Resource, _: Mapping[str, Any]) -> Found:

@@ -80,7 +80,12 @@ def _nothing_expires(one: Resource, _: Mapping[str, Any]) -> Found:
         if rule is UNKNOWN:
             yield "a lifecycle rule is not known"
             continue
-        ends = {"expiration", "noncurrentVersionExpiration", "transitions", "noncurrentVersionTransitions"} & rule.keys()
+        ends = {
+            "expiration",
+            "noncurrentVersionExpiration",
+            "transitions",
+            "noncurrentVersionTransitions",
+        } & rule.keys()
         if ends:
             yield f"the lifecycle rule {rule.get('id')} has {', '.join(sorted(ends))}: the customer's data would go by itself"
 

@@ -74,7 +74,9 @@ class Seen:
 class World:
     folder: Path
 
-    def run(self, verb: str, *words: str, stack: str, variables: Mapping[str, str] = {}, pack: Path | None = PACK) -> Seen:
+    def run(
+        self, verb: str, *words: str, stack: str, variables: Mapping[str, str] = {}, pack: Path | None = PACK
+    ) -> Seen:
         log = Path(tempfile.mkstemp(dir=self.folder)[1])
         told = ["--event-log", str(log)] if verb != "stack" else []
         policy = ["--policy-pack", str(pack)] if pack else []

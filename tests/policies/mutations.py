@@ -350,9 +350,7 @@ AWS = (
         layout="standard",
         what="another account assumes the role",
         resource="archive-role",
-        change=allowing(
-            "assumeRolePolicy", Principal={"AWS": f"arn:aws:iam::{FOREIGN}:root"}, Action="sts:AssumeRole"
-        ),
+        change=allowing("assumeRolePolicy", Principal={"AWS": f"arn:aws:iam::{FOREIGN}:root"}, Action="sts:AssumeRole"),
     ),
     Mutation(
         rule="access-no-wildcards",

@@ -15,7 +15,13 @@ from sandbox.provider.protocol import provider_pb2
 ACCOUNT, REGION = "111122223333", "eu-west-1"
 _INVOKED = {
     "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT, "arn": "", "id": ACCOUNT, "userId": ""},
-    "aws:index/getRegion:getRegion": {"region": REGION, "name": REGION, "id": REGION, "description": "", "endpoint": ""},
+    "aws:index/getRegion:getRegion": {
+        "region": REGION,
+        "name": REGION,
+        "id": REGION,
+        "description": "",
+        "endpoint": "",
+    },
 }
 
 

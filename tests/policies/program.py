@@ -1,5 +1,6 @@
 """The program of a project in which one thing is broken on its way to the engine; what is broken is in the environment."""
 
+# ruff: noqa: E402 - the paths and the lean imports come first
 from __future__ import annotations
 
 import os
@@ -53,7 +54,7 @@ class Added(pulumi.CustomResource):
     """Of any type, as a program of somebody else might ask for it."""
 
     def __init__(self, type_: str, props: dict[str, Any]) -> None:
-        super().__init__(type_, "added", props, pulumi.ResourceOptions(version=VERSIONS.get(type_.split(":")[0])))
+        super().__init__(type_, "added", props, pulumi.ResourceOptions(version=VERSIONS.get(type_.partition(":")[0])))
 
 
 VERSIONS = {"aws": "7.51.1", "ec": "0.12.5"}

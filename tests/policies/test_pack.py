@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
-from conftest import PACK, TENANT, World
+from conftest import BIN, LIMIT, PACK, TENANT, World
 from mutations import AWS, LAYOUTS, STAMP, Mutation
 
 from policies.catalogue import RULES
@@ -76,6 +77,36 @@ def test_what_a_preview_cannot_tell_is_judged_in_the_update_before_the_resource_
     assert ("storage-tls-only", "s1-bucket-policy") in upped.violations
     assert "k1-key" in upped.made, "else the update would have stopped for another reason"
     assert "s1-bucket-policy" not in upped.made
+
+
+def test_keyshift_says_what_a_stack_breaks_to_people_and_to_their_tools(world: World) -> None:
+    mutation = next(one for one in AWS if one.rule == "keys-no-material")
+    sarif, junit = world.folder / "found.sarif", world.folder / "found.xml"
+    done = subprocess.run(
+        [
+            *(str(BIN / "keyshift"), "policy", "check", TENANT, "--json"),
+            *("--sarif", str(sarif), "--junit", str(junit)),
+        ],
+        env=world.environment
+        | {
+            "KEYSHIFT_PROJECT": str(world.folder / "project"),
+            "PULUMI_BACKEND_URL": f"file://{world.folder / 'state'}",
+            "LAYOUT": mutation.layout,
+            "MUTATION": str(AWS.index(mutation)),
+        },
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert [(one["rule"], one["resource"]) for one in told["violations"]] == [("keys-no-material", "k1-key")]
+    assert told["undecided"], "the key is only being made, so policies that name it are not known"
+    assert [one["ruleId"] for one in json.loads(sarif.read_text())["runs"][0]["results"]] == ["keys-no-material"]
+    failed = [case.get("name") for case in ET.parse(junit).iter("testcase") if case.find("failure") is not None]
+    assert failed == ["keys-no-material"]
+    assert "AAAA" not in done.stdout + sarif.read_text() + junit.read_text(), "material is named and never shown"
 
 
 @EVERY

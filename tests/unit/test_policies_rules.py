@@ -215,7 +215,9 @@ def test_a_filter_whose_sources_are_not_known_is_taken_for_an_open_one():
     for rules in (UNKNOWN, [{"source": UNKNOWN}], []):
         one = Resource("urn::f", "ec:index/deploymentTrafficFilter:DeploymentTrafficFilter", {"rules": rules})
         assert Judge().found(rule, one, {})
-    closed = Resource("urn::f", "ec:index/deploymentTrafficFilter:DeploymentTrafficFilter", {"rules": [{"source": "10.1.2.0/24"}]})
+    closed = Resource(
+        "urn::f", "ec:index/deploymentTrafficFilter:DeploymentTrafficFilter", {"rules": [{"source": "10.1.2.0/24"}]}
+    )
     assert Judge().found(rule, closed, {}) == []
 
 
@@ -253,7 +255,8 @@ def test_every_rule_says_what_a_reviewer_needs():
     ids = [rule.id for rule in RULES]
     assert len(set(ids)) == len(ids)
     for rule in RULES:
-        assert rule.sentence.endswith(".") and rule.remediation.endswith("."), rule.id
+        assert rule.sentence.endswith("."), rule.id
+        assert rule.remediation.endswith("."), rule.id
         assert rule.url.startswith("https://"), rule.id
         assert rule.controls, rule.id
         assert sum(one is not None for one in (rule.check, rule.check_program, rule.check_change)) == 1, rule.id
