@@ -42,6 +42,10 @@ class Mutation:
         return self.resource
 
 
+def frozen() -> Layout:
+    return layouts.changed(layouts.byokms_active(), gate={"jobs": "closed", "reason": "the last copy"})
+
+
 def sealed() -> Layout:
     return layouts.sealed(layouts.byokms_active())
 
@@ -51,7 +55,7 @@ def nothing_yet() -> Layout:
     return layouts.changed(layouts.byok_pending(), mode="byokms", keys=())
 
 
-LAYOUTS: Mapping[str, Callable[[], Layout]] = {**layouts.ALL, "sealed": sealed, "nothing_yet": nothing_yet}
+LAYOUTS: Mapping[str, Callable[[], Layout]] = {**layouts.ALL, "frozen": frozen, "sealed": sealed, "nothing_yet": nothing_yet}
 
 
 def put(path: str, value: Any) -> Callable[[Props], None]:
@@ -368,7 +372,7 @@ AWS = (
     ),
     Mutation(
         rule="access-freeze-denies",
-        layout="enable_frozen",
+        layout="frozen",
         what="jobs closed, writes not denied",
         resource="archive-role-policy",
         change=without("JobsAreClosed"),
