@@ -146,13 +146,8 @@ def refuse_plan(made: Plan, others: Sequence[TenantRecord]) -> None:
 
 
 def refuse_change(before: Layout | None, after: Layout, others: Sequence[TenantRecord], *, what: str) -> None:
-    owners = {
-        key.arn: one.customer
-        for one in others
-        if one.name != after.tenant
-        for key in one.layout.keys
-        if key.arn is not None
-    }
+    keys = [(key, one) for one in others if one.name != after.tenant for key in one.layout.keys]
+    owners = {arn: one.customer for key, one in keys for arn in (key.arn, key.alias) if arn is not None}
     broken = judge_change(Change(before=before, after=after, owners=owners))
     if broken:
         said = "; ".join(f"{violation.message} [{one.id}]" for one, violation in broken)

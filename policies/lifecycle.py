@@ -131,13 +131,13 @@ def _keys_stay(change: Change) -> Iterator[str]:
     if change.before is not None:
         kept = {key.id for key in change.after.keys}
         for key in change.before.keys:
-            if key.id not in kept:
-                yield f"{key.id} would be forgotten: a key is archived or revoked, and stays in the layout"
+            if key.id not in kept and not change.after.verdict_for_drop(key.id):
+                yield f"{key.id} would be forgotten: a key stays in the layout until its tenant ends under a verdict"
 
 
 def _one_customer(change: Change) -> Iterator[str]:
     for key in change.after.keys:
-        owner = change.owners.get(key.arn or "")
+        owner = change.owners.get(key.arn or "") or change.owners.get(key.alias or "")
         if owner is not None and owner != change.after.customer:
             yield f"{key.id} is a key of the customer {owner}, and the tenant is {change.after.customer}'s"
     if change.before is not None and change.before.customer != change.after.customer:

@@ -127,8 +127,8 @@ def _imported_key(ground: Ground, key: Key) -> ImportedKey:
             region=layout.region,
             enabled=_is_enabled(layout, key),
             labels=_labels(layout, key.id, key.id),
-            # A key outlives what lies under it; nothing in a layout releases one.
-            retention=ground.retention(release=None),
+            # A key outlives what lies under it: only the end of its tenant releases one.
+            retention=ground.retention(release=key.release),
         ),
     )
 

@@ -18,17 +18,26 @@ from stacks.layout import Dropped, Key, KeyState, Layout
 
 CUTOFF = datetime(2026, 1, 2, tzinfo=UTC)
 PLANS = {
-    "create": (OperationKind.CREATE, layouts.standard()),
-    "create under a key": (OperationKind.CREATE, layouts.byok_pending()),
-    "request": (OperationKind.REQUEST, layouts.standard()),
-    "enable": (OperationKind.ENABLE, layouts.standard()),
-    "abort": (OperationKind.ABORT, layouts.enable_frozen()),
+    "create": (OperationKind.CREATE, None, layouts.standard()),
+    "create under a key": (OperationKind.CREATE, None, layouts.byok_pending()),
+    "request": (OperationKind.REQUEST, None, layouts.standard()),
+    "enable": (OperationKind.ENABLE, "byok", layouts.standard()),
+    "change": (OperationKind.CHANGE, "standard", layouts.enable_done()),
+    "remove": (OperationKind.REMOVE, None, layouts.enable_done()),
+    "remove the customer's own": (OperationKind.REMOVE, None, layouts.byokms_active()),
+    "delete": (OperationKind.DELETE, None, layouts.enable_done()),
+    "delete standard": (OperationKind.DELETE, None, layouts.standard()),
+    "abort": (OperationKind.ABORT, None, layouts.enable_frozen()),
 }
 
 
 def planned(name: str) -> Plan:
-    kind, layout = PLANS[name]
-    return plan(Request(operation="acme-1", kind=kind, cutoff=CUTOFF), layout)
+    kind, mode, layout = PLANS[name]
+    return plan(Request(operation="acme-1", kind=kind, mode=mode, cutoff=CUTOFF), layout)
+
+
+def test_every_operation_is_among_them():
+    assert {kind for kind, _, _ in PLANS.values()} == set(OperationKind)
 
 
 def ids(change: Change) -> list[str]:
