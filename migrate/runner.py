@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
-from migrate import durable, failures
+from migrate import durable, failures, policing
 from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyLost, KeyshiftError, RefusedInput, VerificationFailed, Waiting
@@ -90,6 +90,7 @@ class Runner:
         request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
         made = plan(request, tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
+        policing.refuse_plan(made, self.records.tenants())
         self.preflight = self._preflight(made)
         return made
 
@@ -149,7 +150,9 @@ class Runner:
 
     def _way_back(self, aborted: Operation) -> Plan:
         request = Request(operation=f"{aborted.id}{ABORT}", kind=OperationKind.ABORT)
-        return plan(request, self.records.tenant(self.tenant).layout)
+        made = plan(request, self.records.tenant(self.tenant).layout)
+        policing.refuse_plan(made, self.records.tenants())
+        return made
 
     def abort(self) -> Operation:
         """Gives the unfinished operation up and goes back to where it began. Raises RefusedInput where it is too late."""
@@ -465,6 +468,8 @@ class Runner:
     def _up(self, operation_id: str, phase: Phase) -> dict[str, Any]:
         """The stack becomes the phase's layout: record, stack file, preview, judgement, constrained up."""
         self._refuse_unproven(phase.layout)
+        before = self.records.tenant(self.tenant).layout
+        policing.refuse_change(before, phase.layout, self.records.tenants(), what=f"phase {phase.name}")
         report = self._reporter(operation_id, f"{phase.name}/up")
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)

@@ -31,6 +31,7 @@ from components.worker.document import document_id, is_searchable
 from migrate import tenants
 from migrate.copy.s3 import list_uploads, list_versions
 from migrate.errors import KeyshiftError
+from migrate.gate import ArchiveClient
 from migrate.live import Live
 from migrate.show import seconds_text
 from migrate.stack import Project
@@ -108,7 +109,7 @@ class Tour:
         self.work = work
         self.records = records
         self.project = Project.find()
-        self.archive = tenants.ArchiveClient(self.project, TENANT)
+        self.archive = ArchiveClient(self.project, TENANT)
         self.truth = Truth()
         self.steps: list[Step] = []
         self.homes: set[tuple[str, str]] = set()
