@@ -476,9 +476,17 @@ class Moves:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client = self.live.search(search)
         self.guard()
+        last = pipeline.take_in_last(self.live, search) if self.live.layout.serves else {}
+        self.guard()
         gone = purge_indices(client, INDICES)
         snapshots = prove_indices_gone(client, INDICES)
-        return {"search": search, "indices": list(INDICES), "snapshots_deleted": gone, "snapshots": snapshots.fact}
+        return {
+            **last,
+            "search": search,
+            "indices": list(INDICES),
+            "snapshots_deleted": gone,
+            "snapshots": snapshots.fact,
+        }
 
 
 def _named(value: str | None) -> str:
