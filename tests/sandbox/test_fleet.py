@@ -141,7 +141,6 @@ def test_archives_own_key_cannot_search_past_the_alias_in_a_point_in_time(fleet:
     point = search.open_point_in_time(index="records", keep_alive="1m")["id"]
     with pytest.raises(AuthorizationException):
         search.search(pit={"id": point}, size=1)
-    search.close_point_in_time(id=point)
 
 
 # kept apart -----------------------------------------------------------------------------------
