@@ -405,6 +405,30 @@ def test_one_that_was_killed_at_its_very_end_undoes_nothing_when_run_again(
     assert not marker.exists()
 
 
+def test_a_dump_is_of_one_moment(house: House) -> None:
+    engine = connect(house.project.home)
+    tried: list[str] = []
+
+    def between(*asked: object) -> None:
+        """Another process writes two tables at once, when one is read already and the other not yet."""
+        if "FROM tenants" not in str(asked[2]) or tried:
+            return
+        tried.append("yes")
+        with closing(sqlite3.connect(house.project.home / "keyshift.db", timeout=0.1)) as other:
+            try:
+                other.executescript(
+                    "BEGIN; UPDATE operations SET message = 'new'; UPDATE tenants SET customer = 'new'; COMMIT"
+                )
+            except sqlite3.OperationalError:
+                tried.append("had to wait")
+
+    sql.event.listen(engine, "before_cursor_execute", between)
+    found = dump.dumped(engine)
+    assert tried
+    assert {row["message"] for row in found["operations"]} == {"Größe"}
+    assert {row["customer"] for row in found["tenants"]} == {"acme-corp"}
+
+
 def test_every_table_of_this_version_is_in_a_dump(house: House) -> None:
     house.make()
     dump._known()
