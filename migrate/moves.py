@@ -23,6 +23,7 @@ from migrate.copy.s3 import Side, delete_version, list_versions
 from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
+from migrate.failures import understood
 from migrate.freeze import Freeze, Pipe
 from migrate.guard import Check, unguarded
 from migrate.index import aliases
@@ -32,6 +33,7 @@ from migrate.index.verify import verify_index
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import Move, Wait
+from migrate.outage import passes_by_itself
 from migrate.progress import Progress, Report
 from migrate.records import Operation
 from migrate.verdict import Verdict, VerdictKind, Verdicts
@@ -121,22 +123,36 @@ class Moves:
     def key_refusal(self, key: str) -> str:
         """What KMS answers when the runner really uses the key, "" if it works.
 
-        DescribeKey alone would not show a missing right.
+        DescribeKey alone would not show a missing right. Raises CloudError where KMS is throttled or down:
+        that says nothing about the key.
         """
         try:
             self.live.client("runner", "kms").generate_data_key(KeyId=self.live.key_arn(key), KeySpec="AES_256")
         except ClientError as error:
+            failed = aws.explained(error, f"trying the key {key}")
+            if passes_by_itself(failed):
+                raise failed from error
             return f"{aws.code_of(error)} ({error.response.get('Error', {}).get('Message', '').rstrip('.')})"
         return ""
 
     def lost_key(self) -> KeyLost | None:
-        """The first key in use that cannot be used now, with KMS's answer."""
+        """The first key in use that cannot be used now, with KMS's answer. None also while KMS cannot be asked."""
         layout = self.live.layout
         made = self.live.outputs.get("keys", {})
         for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key}):
-            if key in made and (said := self.key_refusal(key)):
+            if key in made and (said := self._refusal_if_any(key)):
                 return KeyLost(layout.tenant, key, said)
         return None
+
+    def _refusal_if_any(self, key: str) -> str:
+        """As `key_refusal`; "" where KMS gave no answer about the key, because an outage is waited for as one."""
+        try:
+            return self.key_refusal(key)
+        except Exception as error:
+            failed = understood(error)
+            if failed is None or not passes_by_itself(failed):
+                raise
+            return ""
 
     # copy and fill ----------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from migrate.copy.s3 import (
 )
 from migrate.copy.settle import Fingerprint
 from migrate.errors import Conflict, RefusedInput
+from migrate.outage import THROTTLED
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
 
@@ -378,7 +379,8 @@ def _asks_for_patience(error: Exception) -> bool:
     """Throttled, overloaded, cut off, or 409: another conditional write of this key was under way."""
     if isinstance(error, botocore_errors.ConnectionError | botocore_errors.HTTPClientError):
         return True
-    return code_of(error) in {"SlowDown", "ConditionalRequestConflict"} or status_of(error) in {500, 502, 503, 504}
+    passes = THROTTLED | {"ConditionalRequestConflict"}
+    return code_of(error) in passes or status_of(error) in {500, 502, 503, 504}
 
 
 # after a kill ---------------------------------------------------------------------------------
