@@ -8,6 +8,7 @@ import pytest
 from fake_s3 import error
 
 from migrate import outage
+from migrate.aws import explained
 from migrate.errors import CloudError, KeyshiftError, KeyUnavailable, VerificationFailed
 from migrate.moves import KeyLost, Moves
 from migrate.outage import Window, passes_by_itself
@@ -78,13 +79,11 @@ def moves_under(code: str, status: int) -> Moves:
     unit = SimpleNamespace(key="k1")
     live = SimpleNamespace(
         client=lambda *_: SimpleNamespace(generate_data_key=generate_data_key),
-        key_arn=lambda id: f"arn:{id}",
+        key_arn=lambda key: f"arn:{key}",
         layout=SimpleNamespace(tenant="acme", storages=(unit,), searches=()),
         outputs={"keys": {"k1": {}}},
     )
-    return Moves(
-        live=live, operation=None, folder=None, verdicts=None, log=None, report=lambda _: None
-    )  # pyright: ignore[reportArgumentType]
+    return Moves(live=live, operation=None, folder=None, verdicts=None, log=None, report=lambda _: None)
 
 
 def test_a_throttled_kms_says_nothing_about_a_key() -> None:
@@ -99,3 +98,27 @@ def test_a_disabled_key_is_lost() -> None:
     lost = moves_under("DisabledException", 400).lost_key()
     assert isinstance(lost, KeyLost)
     assert "DisabledException" in lost.message
+
+
+# a clock that is off ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+        ("SignatureDoesNotMatch", "Signature expired: 20260102T030405Z is now earlier than 20260102T030905Z"),
+        ("InvalidSignatureException", "Signature not yet current: 20260102T030405Z is still later than"),
+    ],
+)
+def test_a_clock_that_is_off_is_named_and_is_no_outage(code: str, said: str) -> None:
+    failed = explained(error(code, 403, said), "copying")
+    assert (failed.code, "clock" in failed.hint) == ("clock", True)
+    assert not passes_by_itself(failed)
+
+
+def test_a_wrong_signature_is_not_blamed_on_the_clock() -> None:
+    failed = explained(
+        error("SignatureDoesNotMatch", 403, "The request signature we calculated does not match"), "copying"
+    )
+    assert failed.code != "clock"
