@@ -14,8 +14,7 @@ DEATHS = {
     "a plugin at work": (255, "error: rpc error: code = Unavailable desc = error reading from server: EOF"),
     "a plugin that was starting": (
         255,
-        "Detected that /x/pulumi-resource-aws exited prematurely.\n"
-        "error: could not read plugin [/x/pulumi-resource-aws]: exit status -1",
+        "Detected that /x/aws exited prematurely.\nerror: could not read plugin [/x/aws]: exit status -1",
     ),
     "the program": (255, "error: an unhandled error occurred: program exited with non-zero exit code: -9"),
 }
