@@ -123,14 +123,14 @@ class Moves:
     def key_refusal(self, key: str) -> str:
         """What KMS answers when the runner really uses the key, "" if it works.
 
-        DescribeKey alone would not show a missing right. Raises CloudError where KMS is throttled or down:
-        that says nothing about the key.
+        DescribeKey alone would not show a missing right. Raises CloudError where KMS is throttled or down, or
+        our clock is off: that says nothing about the key.
         """
         try:
             self.live.client("runner", "kms").generate_data_key(KeyId=self.live.key_arn(key), KeySpec="AES_256")
         except ClientError as error:
             failed = aws.explained(error, f"trying the key {key}")
-            if passes_by_itself(failed):
+            if _is_no_word_about_a_key(failed):
                 raise failed from error
             return f"{aws.code_of(error)} ({error.response.get('Error', {}).get('Message', '').rstrip('.')})"
         return ""
@@ -145,12 +145,12 @@ class Moves:
         return None
 
     def _refusal_if_any(self, key: str) -> str:
-        """As `key_refusal`; "" where KMS gave no answer about the key, because an outage is waited for as one."""
+        """As `key_refusal`; "" where KMS gave no answer about the key: the step's own error says then what is wrong."""
         try:
             return self.key_refusal(key)
         except Exception as error:
             failed = understood(error)
-            if failed is None or not passes_by_itself(failed):
+            if failed is None or not _is_no_word_about_a_key(failed):
                 raise
             return ""
 
@@ -443,6 +443,10 @@ class Moves:
         gone = purge_index(client, index)
         snapshots = prove_index_gone(client, index)
         return {"search": search, "index": index, "snapshots_deleted": gone, "snapshots": snapshots.fact}
+
+
+def _is_no_word_about_a_key(failed: KeyshiftError) -> bool:
+    return passes_by_itself(failed) or failed.code == "clock"
 
 
 def _named(value: str | None) -> str:

@@ -94,6 +94,14 @@ def test_a_throttled_kms_says_nothing_about_a_key() -> None:
     assert passes_by_itself(failed.value), "it is waited for as an outage, not as a customer's key"
 
 
+def test_a_clock_that_is_off_says_nothing_about_a_key() -> None:
+    moves = moves_under("RequestTimeTooSkewed", 403)
+    assert moves.lost_key() is None
+    with pytest.raises(CloudError) as failed:
+        moves.key_refusal("k1")
+    assert failed.value.code == "clock"
+
+
 def test_a_disabled_key_is_lost() -> None:
     lost = moves_under("DisabledException", 400).lost_key()
     assert isinstance(lost, KeyLost)
