@@ -150,7 +150,7 @@ class Doomed:
     def assert_refused(self, run: Run) -> None:
         """A second command on the tenant ends with 2 and names the operation that is at work, and its step."""
         assert run.process.wait(STEP_SECONDS) == 2, run.text
-        assert run.error["code"] in {"runner-busy", "lease-held"}
+        assert run.error["code"] in {"runner-busy", "lease-held"}, run.text
         assert f"in {self.operation} (step " in run.error["message"], run.text
 
     def finish(self) -> Run:

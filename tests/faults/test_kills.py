@@ -63,6 +63,7 @@ def _suffered(move: Doomed) -> tuple[Run, Run, Run]:
     move.kill_all_in("build/up", 0.5)
     move.kill_part("plugin", "build/up")
     move.kill_part("program", "build/up")
+    move.assert_refused(move.command("enable", move.tenant.name, "--json"))
     overtaken = _overtaken_here(move)
     move.kill_at("build/5-fill")
     move.kill_at("freeze/up")
@@ -81,11 +82,10 @@ def _suffered(move: Doomed) -> tuple[Run, Run, Run]:
 
 
 def _overtaken_here(move: Doomed) -> Run:
-    """A runner stands still in the middle of a copy: while its lease lives others are refused, then it is replaced."""
+    """A runner stands still in the middle of a copy, until its lease has run out and another takes its place."""
     move.aws(latency_ms=SLOW)
     stopped = move.until_at("build/3-copy")
     stop_in(move.tenant, stopped.process, "build/3-copy")
-    move.assert_refused(move.command("enable", move.tenant.name, "--json"))
     move.overtake()
     move.aws(latency_ms=0)
     return stopped

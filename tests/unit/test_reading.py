@@ -22,7 +22,7 @@ BODY = b"body" * 1000
 
 @pytest.fixture(autouse=True)
 def _hurried():
-    with stamina.set_testing(True, attempts=ATTEMPTS):
+    with stamina.set_testing(True, attempts=100, cap=True):
         yield
 
 
