@@ -6,7 +6,6 @@ nodes die; a search asks for patience; the disk is full; the clock jumps.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
@@ -100,8 +99,7 @@ def _filled_disk(move: Doomed, step: str) -> Run:
     run = move.until_at(step)
     _, most = resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, most))
-    with contextlib.suppress(Exception):
-        run.process.wait(doomed.STEP_SECONDS)
+    run.process.wait(doomed.STEP_SECONDS)
     return run
 
 

@@ -100,8 +100,8 @@ def _overtaken_from_elsewhere(move: Doomed) -> tuple[Run, Run]:
     move.aws(latency_ms=0)
     move.until_at("purge/3-prove-empty")
     os.kill(stopped.process.pid, signal.SIGCONT)
-    stopped.process.wait(STEP_SECONDS)
     move.kill_at("drop/up")
+    stopped.process.wait(STEP_SECONDS)
     move.overtake()
     return stopped, elsewhere
 
