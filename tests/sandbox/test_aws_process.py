@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aws_server import PROFILES, REGION, VENDOR, running_aws, start_aws, until
 from botocore.exceptions import (
+    ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
     HTTPClientError,
@@ -108,7 +109,7 @@ def test_an_answer_breaks_off_in_its_middle_as_often_as_it_was_told(lab: Lab) ->
     lab.server.set_faults('{"truncate": 2}')
     with pytest.raises((IncompleteReadError, ResponseStreamingError)):
         body_of(lab.s3.get_object(Bucket=bucket, Key="k"))
-    with pytest.raises((ConnectionClosedError, HTTPClientError)):
+    with pytest.raises((ConnectionClosedError, ClientError)):  # boto3 takes half a document for an error of S3
         lab.s3.list_objects_v2(Bucket=bucket)
     assert body_of(lab.s3.get_object(Bucket=bucket, Key="k")) == b"body" * 1000
 
