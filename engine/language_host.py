@@ -26,7 +26,7 @@ from typing import IO
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from engine.lifeline import watch_parent
+from engine.lifeline import wait_for, watch_parent
 from engine.proto import language_pb2, language_pb2_grpc, plugin_pb2
 
 GRACE = 2.0
@@ -302,7 +302,7 @@ def main() -> None:
     server.start()
     print(port, flush=True)
 
-    stopped.wait()
+    wait_for(stopped)
     children.end()
     server.stop(grace=None)
     # A thread may still be in a call of the SDK's or of gRPC's; nothing is left that could answer it.

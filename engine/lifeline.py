@@ -38,6 +38,16 @@ def watch_parent(on_loss: Callable[[], None] = exit_at_once, *, interval: float 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
+def wait_for(event: threading.Event) -> None:
+    """Waits for `event`, which a signal handler may set.
+
+    Python runs a handler in the main thread and only between two waits: a signal that comes just before an endless
+    wait begins would never be acted on.
+    """
+    while not event.wait(INTERVAL):
+        pass
+
+
 def main() -> None:
     del sys.argv[0]
     target = sys.argv[0]

@@ -6,31 +6,40 @@ Exit codes: 0 done, 1 failed, 2 usage or refused input, 3 waiting for a person o
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import structlog
 import typer
-from rich.console import Console
 
-from migrate import failures, show, tenants
-from migrate.errors import KeyshiftError, RefusedInput
-from migrate.events import Scribe, Tell
-from migrate.events import as_json as as_json_line
+from migrate import cli_life, failures, show, tenants
+from migrate.errors import KeyshiftError
 from migrate.intake import Ids
 from migrate.keys import wrap as wrapping
 from migrate.operations import OperationKind
-from migrate.progress import Progress, Speedometer
 from migrate.redaction import configure_logging
 from migrate.stack import Project
+from migrate.terminal import (
+    BACK_WITHIN_SECONDS,
+    PATIENCE_SECONDS,
+    REFUSED_WITHIN_SECONDS,
+    AsJson,
+    TenantName,
+    WaitSeconds,
+    begin,
+    err,
+    interruptible,
+    out,
+    printed,
+    reporter,
+    run,
+    runner_of,
+)
 
 if TYPE_CHECKING:
-    from migrate.runner import Runner
+    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,21 +58,6 @@ app.add_typer(key_app, name="key")
 app.add_typer(archive_app, name="archive")
 app.add_typer(verdict_app, name="verdict")
 app.add_typer(stack_app, name="stack")
-
-TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
-WaitSeconds = Annotated[
-    float, typer.Option("--wait", min=0, help="Seconds to wait for a key that is lost midway, before stopping.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-
-PATIENCE_SECONDS = 600.0
-REFUSED_WITHIN_SECONDS = 300.0
-BACK_WITHIN_SECONDS = 1800.0
-"""Elastic says that a deployment whose key came back may need up to 30 minutes."""
-
-# Not on a terminal nothing is cut or folded: a script may read it.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -88,17 +82,6 @@ def _told(error: KeyshiftError, *, as_json: bool) -> int:
     return error.exit_code
 
 
-def _print(value: Any, as_json: bool, people: Callable[[Any], object]) -> None:
-    show.clear_line(err)
-    if as_json:
-        out.print_json(json.dumps(value, default=str))
-    else:
-        with out.capture() as shown:
-            out.print(people(value))
-        # A table pads its last column, which wraps where a line is narrower.
-        out.file.write("".join(f"{line.rstrip()}\n" for line in shown.get().splitlines()))
-
-
 # tenant ---------------------------------------------------------------------------------------
 
 
@@ -118,21 +101,21 @@ def tenant_create(
     said = {"customer": customer, "keyMode": mode, "cloud": cloud, "stamp": stamp, "region": region}
     tenants.create(project, name, said)
     if up:
-        _run(name, OperationKind.CREATE, None, as_json=as_json)
+        run(name, OperationKind.CREATE, None, as_json=as_json)
     else:
-        _print(tenants.describe(project, name), as_json, show.tenant)
+        printed(tenants.describe(project, name), as_json, show.tenant)
 
 
 @tenant_app.command("list")
 def tenant_list(as_json: AsJson = False) -> None:
     """List the tenants, their mode and what serves (vendor)."""
-    _print(tenants.describe_all(Project.find()), as_json, show.tenants)
+    printed(tenants.describe_all(Project.find()), as_json, show.tenants)
 
 
 @tenant_app.command("show")
 def tenant_show(name: TenantName, as_json: AsJson = False) -> None:
     """Show a tenant's layout: keys, storages, searches, pipelines, gate (vendor)."""
-    _print(tenants.describe(Project.find(), name), as_json, show.tenant)
+    printed(tenants.describe(Project.find(), name), as_json, show.tenant)
 
 
 # key ------------------------------------------------------------------------------------------
@@ -147,8 +130,8 @@ def key_request(
     """Make an empty key and get the public key that the customer wraps with (vendor)."""
     project = Project.find()
     if not tenants.has_empty_key(project, name):
-        _runner(name).run(OperationKind.REQUEST)
-    _print(tenants.key_request(project, name, output), as_json, show.key_request)
+        runner_of(name).run(OperationKind.REQUEST)
+    printed(tenants.key_request(project, name, output), as_json, show.key_request)
 
 
 @key_app.command("wrap")
@@ -164,7 +147,7 @@ def key_wrap(
     if openssl:
         out.print("\n".join(wrapping.openssl_lines(public_key, output)), markup=False)
         return
-    _print(tenants.wrap_key(public_key, output, key, keep), as_json, show.wrapped)
+    printed(tenants.wrap_key(public_key, output, key, keep), as_json, show.wrapped)
 
 
 @key_app.command("upload")
@@ -175,13 +158,13 @@ def key_upload(
     as_json: AsJson = False,
 ) -> None:
     """Import the wrapped key that the customer sent (vendor)."""
-    _print(tenants.key_upload(Project.find(), name, wrapped, sha256), as_json, show.uploaded)
+    printed(tenants.key_upload(Project.find(), name, wrapped, sha256), as_json, show.uploaded)
 
 
 @key_app.command("list")
 def key_list(name: TenantName, as_json: AsJson = False) -> None:
     """List a tenant's keys with state and use (vendor)."""
-    _print(tenants.keys(Project.find(), name), as_json, show.keys)
+    printed(tenants.keys(Project.find(), name), as_json, show.keys)
 
 
 # operations -----------------------------------------------------------------------------------
@@ -199,20 +182,18 @@ def enable(
     as_json: AsJson = False,
 ) -> None:
     """Move a living tenant under the customer's own key (vendor)."""
-    if no_preview and not dry_run:
-        raise RefusedInput("--no-preview belongs to --dry-run", hint=f"keyshift enable {name} --dry-run --no-preview")
-    if dry_run:
-        _dry_run(name, OperationKind.ENABLE, mode, with_previews=not no_preview, as_json=as_json)
-        return
-    _run(name, OperationKind.ENABLE, mode, wait=wait, as_json=as_json)
+    begin(name, OperationKind.ENABLE, mode, dry_run=dry_run, no_preview=no_preview, wait=wait, as_json=as_json)
+
+
+cli_life.register(app)
 
 
 @app.command()
 def resume(name: TenantName, wait: WaitSeconds = PATIENCE_SECONDS, as_json: AsJson = False) -> None:
     """Go on with the tenant's unfinished operation; safe to run at any time (vendor)."""
-    with _interruptible(name):
-        operation = _runner(name, wait=wait, as_json=as_json).resume()
-    _print(tenants.report(Project.find(), operation), as_json, show.report)
+    with interruptible(name):
+        operation = runner_of(name, wait=wait, as_json=as_json).resume()
+    printed(tenants.report(Project.find(), operation), as_json, show.report)
 
 
 @app.command()
@@ -223,13 +204,13 @@ def abort(
     as_json: AsJson = False,
 ) -> None:
     """Undo the unfinished operation, until the new side serves (vendor)."""
-    runner = _runner(name, wait=wait, as_json=as_json)
+    runner = runner_of(name, wait=wait, as_json=as_json)
     if dry_run:
-        _print(runner.preview_abort().model_dump(mode="json"), as_json, show.plan)
+        printed(runner.preview_abort().model_dump(mode="json"), as_json, show.plan)
         return
-    with _interruptible(name):
+    with interruptible(name):
         operation = runner.abort()
-    _print(tenants.report(Project.find(), operation), as_json, show.report)
+    printed(tenants.report(Project.find(), operation), as_json, show.report)
 
 
 @app.command()
@@ -242,8 +223,8 @@ def seal(
     as_json: AsJson = False,
 ) -> None:
     """Close a tenant at once, whatever runs: emergency lock (vendor)."""
-    found = tenants.seal(Project.find(), name, reason, wait, _reporter(name, as_json=as_json))
-    _print(found, as_json, show.seal)
+    found = tenants.seal(Project.find(), name, reason, wait, reporter(name, as_json=as_json))
+    printed(found, as_json, show.seal)
     if found["still_open"]:
         raise typer.Exit(1)
 
@@ -258,8 +239,8 @@ def restore(
     as_json: AsJson = False,
 ) -> None:
     """Open a sealed tenant again, once its data was read (vendor)."""
-    found = tenants.restore(Project.find(), name, reason, wait, _reporter(name, as_json=as_json))
-    _print(found, as_json, show.restored)
+    found = tenants.restore(Project.find(), name, reason, wait, reporter(name, as_json=as_json))
+    printed(found, as_json, show.restored)
 
 
 @app.command()
@@ -275,7 +256,7 @@ def status(
     while True:
         now = tenants.status(project, name)
         if now != last and (as_json or not show.is_only_step(last, now)):
-            _print(now, as_json, show.status)
+            printed(now, as_json, show.status)
         elif now != last and not show.is_only_progress(last, now):
             ticker.line(show.place_text(now["operation"]))
         elif now != last:
@@ -289,7 +270,7 @@ def status(
 @app.command()
 def operations(name: TenantName, as_json: AsJson = False) -> None:
     """List a tenant's operations: how they ended, how long they took (vendor)."""
-    _print(tenants.operations(Project.find(), name), as_json, show.operations)
+    printed(tenants.operations(Project.find(), name), as_json, show.operations)
 
 
 # archive, search, verdicts --------------------------------------------------------------------
@@ -306,8 +287,8 @@ def archive_import(
     as_json: AsJson = False,
 ) -> None:
     """Load records and attachments as the Archive service would (vendor)."""
-    _print(
-        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), _reporter(name, as_json=as_json)),
+    printed(
+        tenants.archive_import(Project.find(), name, path, _ids(id_columns or []), reporter(name, as_json=as_json)),
         as_json,
         show.imported,
     )
@@ -321,13 +302,13 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the deployment that serves, through the read alias (vendor)."""
-    _print(tenants.ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
+    printed(tenants.ArchiveClient(Project.find(), name).search(query, limit), as_json, show.found)
 
 
 @verdict_app.command("list")
 def verdict_list(name: TenantName, as_json: AsJson = False) -> None:
     """List a tenant's verdicts (vendor)."""
-    _print(tenants.verdicts(Project.find(), name), as_json, show.verdicts)
+    printed(tenants.verdicts(Project.find(), name), as_json, show.verdicts)
 
 
 @verdict_app.command("show")
@@ -341,9 +322,9 @@ def verdict_show(
 ) -> None:
     """Show one verdict after checking its signature (vendor)."""
     if key is not None:
-        _print(tenants.verdict_proof(Project.find(), name, id, key), as_json, show.proof)
+        printed(tenants.verdict_proof(Project.find(), name, id, key), as_json, show.proof)
         return
-    _print(tenants.verdict(Project.find(), name, id), as_json, show.verdict)
+    printed(tenants.verdict(Project.find(), name, id), as_json, show.verdict)
 
 
 @verdict_app.command("check")
@@ -355,8 +336,8 @@ def verdict_check(
     as_json: AsJson = False,
 ) -> None:
     """Recompute proofs from what lives now (vendor)."""
-    found = tenants.check_verdicts(Project.find(), name, id, _reporter(name, as_json=as_json))
-    _print(found, as_json, show.checks)
+    found = tenants.check_verdicts(Project.find(), name, id, reporter(name, as_json=as_json))
+    printed(found, as_json, show.checks)
     if not found["holds"]:
         raise SystemExit(1)
 
@@ -364,56 +345,7 @@ def verdict_check(
 @stack_app.command("render")
 def stack_render(name: TenantName, as_json: AsJson = False) -> None:
     """Write the stack file anew from the tenant's record (vendor)."""
-    _print(tenants.render(Project.find(), name), as_json, show.rendered)
-
-
-# running --------------------------------------------------------------------------------------
-
-
-def _runner(name: str, *, wait: float = PATIENCE_SECONDS, as_json: bool = False) -> Runner:
-    from migrate.runner import Runner  # noqa: PLC0415 - a second of imports that only operations need
-
-    return Runner(Project.find(), name, _teller(as_json=as_json), patience=wait)
-
-
-def _run(
-    name: str, kind: OperationKind, mode: str | None, *, wait: float = PATIENCE_SECONDS, as_json: bool = False
-) -> None:
-    with _interruptible(name):
-        operation = _runner(name, wait=wait, as_json=as_json).run(kind, mode)
-    _print(tenants.report(Project.find(), operation), as_json, show.report)
-
-
-def _dry_run(name: str, kind: OperationKind, mode: str | None, *, with_previews: bool, as_json: bool) -> None:
-    from migrate import dry_run, show_dry_run  # noqa: PLC0415 - as for the runner
-
-    runner = _runner(name, as_json=as_json)
-    plan = runner.preview(kind, mode)
-    report = _reporter(name, as_json=as_json)
-    found = dry_run.dry_run(Project.find(), plan, report, with_previews=with_previews)
-    _print({**found, "preflight": runner.preflight}, as_json, show_dry_run.dry_run)
-
-
-@contextmanager
-def _interruptible(name: str) -> Iterator[None]:
-    """Ctrl-C ends the process at once, as a kill would: every step can be cut off and done again."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        err.print(f"\nkeyshift: stopped; nothing is lost. Go on with: keyshift resume {name}", markup=False)
-        os._exit(130)
-
-
-def _teller(*, as_json: bool) -> Tell:
-    if as_json:
-        return lambda event: err.print(as_json_line(event), markup=False)
-    return show.Ticker(err)
-
-
-def _reporter(name: str, *, as_json: bool) -> Callable[[Progress], None]:
-    """For what is no operation but takes as long as one."""
-    scribe, speed = Scribe(_teller(as_json=as_json), tenant=name), Speedometer()
-    return lambda progress: scribe.progress(None, progress, speed(progress))
+    printed(tenants.render(Project.find(), name), as_json, show.rendered)
 
 
 def _ids(options: list[str]) -> Ids:

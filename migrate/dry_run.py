@@ -252,6 +252,7 @@ _REQUESTS = {
     "purge-target": lambda held, _: {"LIST": held.pages + 1, "DELETE": held.pages},
     "purge-storage": lambda held, _: {"LIST": held.pages + 1, "DELETE": held.pages},
     "prove-empty": lambda *_: {"LIST": 2},
+    "inventory": lambda held, _: {"LIST": 4 * held.pages + 3, "PUT": 5, "DELETE": 2},
 }
 """Move -> (what the source holds, whether nothing of its kind came before) -> requests by kind."""
 

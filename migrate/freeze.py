@@ -155,18 +155,22 @@ class Freeze:
 
     def settle(self) -> dict[str, Any]:
         """Not declared but seen: writers refused, no upload open, pipelines drained, tags followed, two equal listings."""
-        self._void_verdicts()
+        self.void_verdicts()
         self.manifest.forget_note(SETTLED)
+        found = self.stand_still()
+        followed = self._settle_tags()
+        listing = two_equal_listings(self.source, self.report)
+        self.manifest.note(SETTLED, listing.sha256)
+        return {**found, "tags": followed, **asdict(listing)}
+
+    def stand_still(self) -> dict[str, Any]:
+        """Nobody writes any more: writers refused, no upload open, pipelines drained. Raises Waiting after its limits."""
         remove_probes(self.source)
         refused = {role: self._until_refused(role) for role in self.writers}
         aborted = abort_uploads(self.source)
         drained = {pipe.id: self._until_drained(pipe) for pipe in self.pipes}
-        letters = self._dead_letters()
-        followed = self._settle_tags()
-        listing = two_equal_listings(self.source, self.report)
-        self.manifest.note(SETTLED, listing.sha256)
         found = {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained}
-        return {**found, "dead_letters": letters, "tags": followed, **asdict(listing)}
+        return {**found, "dead_letters": self._dead_letters()}
 
     def _until_refused(self, role: str) -> float:
         def is_refused() -> bool:
@@ -218,7 +222,7 @@ class Freeze:
                 return {"followed": followed, "heard_after": seconds, "swept": False}
         return {"followed": tags.sweep(self.transfer, self.report), "swept": True}
 
-    def _void_verdicts(self) -> None:
+    def void_verdicts(self) -> None:
         """What an earlier freeze of this operation had proven is no proof of what is copied now."""
         for verdict in self.verdicts.all():
             if verdict.operation == self.operation:

@@ -22,6 +22,7 @@ from migrate.copy.purge import Purge, prove_empty, purge
 from migrate.copy.s3 import Side, delete_version, list_versions
 from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
+from migrate.deletion import inventory
 from migrate.errors import KeyshiftError, VerificationFailed, Waiting
 from migrate.failures import understood
 from migrate.freeze import Freeze, Pipe
@@ -95,6 +96,7 @@ class Moves:
             "purge-storage": self._purge_storage,
             "purge-search": self._purge_search,
             "prove-empty": self._prove_empty,
+            "inventory": self._inventory,
         }
         return actions[move.kind](move)
 
@@ -321,6 +323,26 @@ class Moves:
         )
         return {**asdict(found), "verdict": verdict}
 
+    def _inventory(self, move: Move) -> Found:
+        started = datetime.now(UTC)
+        if move.storage is None:
+            return {"verdict": self._verdict(move, VerdictKind.INVENTORY, "", started, counts={"versions": 0})}
+        with self._manifest(move.model_copy(update={"target": move.storage})) as manifest:
+            freeze = self._freeze(move.model_copy(update={"target": move.storage}), manifest)
+            freeze.void_verdicts()
+            found = inventory(freeze, self.report)
+        verdict = self._verdict(
+            move,
+            VerdictKind.INVENTORY,
+            move.storage,
+            started,
+            counts={"versions": found.versions, "delete_markers": found.delete_markers, "objects": found.objects},
+            bytes=found.bytes,
+            manifest_sha256=found.manifest_sha256,
+            details={"storage": str(freeze.source.storage)},
+        )
+        return {**asdict(found), "verdict": verdict}
+
     def _prove_empty(self, move: Move) -> Found:
         started, storage = datetime.now(UTC), _named(move.storage)
         side = self.live.storage(storage)
@@ -370,7 +392,7 @@ class Moves:
         revision = int(now.timestamp() * 1000)
         target.s3.put_object(
             Bucket=target.storage.bucket,
-            Key=key,
+            Key=target.storage.prefix + key,
             Body=b"canary",
             Metadata={"archived-at": at, "revision": str(revision)},
         )

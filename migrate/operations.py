@@ -15,7 +15,14 @@ class OperationKind(StrEnum):
     CREATE = "create"
     REQUEST = "request"
     ENABLE = "enable"
+    CHANGE = "change"
+    REMOVE = "remove"
+    DELETE = "delete"
     ABORT = "abort"
+
+
+ABORTABLE = frozenset({OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.DELETE})
+"""Operations with a way back, until the phase that serves the new side or purges the only one."""
 
 
 class Frozen(BaseModel):
@@ -51,6 +58,8 @@ MoveKind = Literal[
     "purge-storage",
     "purge-search",
     "prove-empty",
+    "inventory",  # writers refused, uploads aborted, everything listed: what a deletion may delete
+    "remove-stack",
 ]
 
 

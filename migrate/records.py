@@ -159,6 +159,14 @@ class Records:
             )
             return generation
 
+    def archive(self, tenant: str, fence: int) -> None:
+        """The tenant is no more; its record stays, so that its name is not used again. Raises Conflict."""
+        with self._engine.begin() as connection:
+            self._held(connection, tenant, fence)
+            connection.execute(
+                TENANTS.update().where(TENANTS.c.name == tenant, TENANTS.c.lease_fence == fence).values(archived=True)
+            )
+
     # the lease -------------------------------------------------------------------------------
 
     @contextmanager

@@ -33,7 +33,7 @@ from migrate.guard import Guard
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import KeyLost, Moves
-from migrate.operations import OperationKind, Phase, Plan, Request
+from migrate.operations import ABORTABLE, OperationKind, Phase, Plan, Request
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
 from migrate.records import ABORT, LEASE, Operation, Records
@@ -142,10 +142,10 @@ class Runner:
             )
         reached = (operation.step or "").partition("/")[0]
         is_reversible = all(p.reversible for p in self._plan(operation.id).phases if p.name == reached)
-        if operation.kind is not OperationKind.ENABLE or not is_reversible:
+        if operation.kind not in ABORTABLE or not is_reversible:
             why = (
                 f"it has come to {operation.step}: the new side serves or is about to"
-                if operation.kind is OperationKind.ENABLE
+                if operation.kind in ABORTABLE
                 else f"an operation of the kind {operation.kind} has no way back"
             )
             raise RefusedInput(
@@ -259,6 +259,8 @@ class Runner:
                 operation.id, fence=self._fence, state="done", ended_at=datetime.now(UTC), message=None, hint=None
             )
             self.log.append({"event": "operation-done", "operation": operation.id})
+            if operation.kind is OperationKind.DELETE:
+                self.records.archive(self.tenant, self._fence)
             return self.records.operation(operation.id)
         told = {"message": outcome.get("message"), "hint": outcome.get("hint")}
         if outcome.get("code") == "sealed":
@@ -374,11 +376,19 @@ class Runner:
         phase = self._phase(operation_id, phase_name)
         if what == "up":
             return self._up(operation_id, phase)
+        if what.endswith("-remove-stack"):
+            return self._remove_stack()
         moves = self._moves(operation_id, step)
         number = int(what.split("-", 1)[0])
         if number <= len(phase.waits):
             return moves.wait(phase.waits[number - 1])
         return moves.do(phase.moves[number - len(phase.waits) - 1])
+
+    def _remove_stack(self) -> dict[str, Any]:
+        """The end of a tenant whose layout holds nothing any more: what is left in its stack names no data."""
+        recovered = self.stack.recover() if self.stack.exists() else []
+        self._guard.check()
+        return {"removed": self.stack.remove(fence=self._fence), "recovered": recovered}
 
     def _moves(self, operation_id: str, step: str) -> Moves:
         return Moves(

@@ -237,6 +237,32 @@ class Stack:
         with _told("up", self.name):
             self._cli(*arguments, fence=fence)
 
+    def exists(self) -> bool:
+        """Whether the backend holds the stack."""
+        state = self._state_file()
+        if state is not None or urlparse(self._environment["PULUMI_BACKEND_URL"]).scheme == "file":
+            return state is not None
+        workspace = automation.LocalWorkspace(
+            work_dir=str(self.project.root), pulumi_command=self._command, env_vars=self._environment
+        )
+        return any(stack.name == self.name for stack in workspace.list_stacks())
+
+    def remove(self, *, fence: int) -> bool:
+        """Destroys what is left in the stack, then removes it and its file; False if it was gone already.
+
+        What is protected stays protected: the engine refuses, and nothing is removed. Raises CloudError.
+        """
+        self._outputs = None
+        if not self.exists():
+            self.file.unlink(missing_ok=True)
+            return False
+        with _told("destroy", self.name):
+            self._cli("destroy", "--yes", "--skip-preview", "--suppress-outputs", "--color", "never", fence=fence)
+            self._cli("stack", "rm", "--yes")
+        self.file.unlink(missing_ok=True)
+        self._stack = None
+        return True
+
     def outputs(self) -> dict[str, Any]:
         """The stack's outputs, a secret one as `[secret]`. Kept until the next `up` of this object."""
         held = self._outputs

@@ -21,12 +21,16 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 class VerdictKind(StrEnum):
-    """`storage`, `index`: a copy is complete. `untouched`: a source is. `purge`: nothing is left."""
+    """`storage`, `index`: a copy is complete. `untouched`: a source is. `purge`: nothing is left.
+
+    `inventory`: this is all that there was when its deletion began.
+    """
 
     STORAGE = "storage"
     INDEX = "index"
     UNTOUCHED = "untouched"
     PURGE = "purge"
+    INVENTORY = "inventory"
 
 
 class Verdict(BaseModel):

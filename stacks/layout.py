@@ -67,11 +67,19 @@ class _Frozen(BaseModel):
 
 
 class Key(_Frozen):
-    """A customer key. `arn` is set only for a key that we do not make (byokms)."""
+    """A customer key. `arn`, `alias` and `material` are set only for a key that we do not make (byokms).
+
+    `alias` is the ARN that the customer gave, `arn` the key behind it when it was taken into use, and `material` the
+    id of the key material that was current then: a rotation changes one of the two. `release`: verdict under which
+    `protect` is lifted from a key that we made, at the end of its tenant.
+    """
 
     id: KeyId
     state: KeyState
     arn: str | None = None
+    alias: str | None = None
+    material: str | None = None
+    release: str | None = None
 
 
 class Storage(_Frozen):
@@ -107,12 +115,16 @@ class Serves(_Frozen):
 
 
 class Gate(_Frozen):
-    """What Archive may do. `search_cutoff`: only records archived before it are found."""
+    """What Archive may do. `search_cutoff`: only records archived before it are found.
+
+    `warnings`: what Archive shows its users until it is taken away.
+    """
 
     jobs: Annotated[str, StringConstraints(pattern="^(open|closed)$")] = "open"
     access: Annotated[str, StringConstraints(pattern="^(open|closed)$")] = "open"
     search_cutoff: datetime | None = None
     reason: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Dropped(_Frozen):

@@ -122,8 +122,8 @@ def _imported_key(ground: Ground, key: Key) -> ImportedKey:
             account=ground.account,
             region=layout.region,
             enabled=_is_enabled(layout, key),
-            # A key outlives what lies under it; nothing in a layout releases one.
-            retention=ground.retention(release=None),
+            # A key outlives what lies under it: only the end of its tenant releases one.
+            retention=ground.retention(release=key.release),
         ),
     )
 

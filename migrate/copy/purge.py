@@ -19,8 +19,12 @@ BATCH = 1000
 """What DeleteObjects takes at most (S3 API)."""
 THREADS = 4
 EXAMPLES = 5
-ALLOWS = {Where.SOURCE: VerdictKind.STORAGE, Where.TARGET: VerdictKind.UNTOUCHED}
-"""The source goes once its copy is proven; a half-made target goes once the source is proven untouched."""
+ALLOWS = {
+    Where.SOURCE: (VerdictKind.STORAGE, VerdictKind.INVENTORY),
+    Where.TARGET: (VerdictKind.UNTOUCHED,),
+}
+"""The source goes once its copy is proven, or once all of it is listed where the tenant ends; a half-made target
+goes once the source is proven untouched."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,8 @@ def prove_empty(side: Side) -> Residue:
 def _refuse_unproven(job: Purge) -> None:
     verdict, needed = job.verdict, ALLOWS[job.where]
     reasons = []
-    if verdict.kind is not needed:
-        reasons.append(f"is of the kind {verdict.kind}, and {needed} is needed")
+    if verdict.kind not in needed:
+        reasons.append(f"is of the kind {verdict.kind}, and {' or '.join(needed)} is needed")
     if not verdict.passed:
         reasons.append("did not pass")
     if verdict.manifest_sha256 != job.manifest.digest():

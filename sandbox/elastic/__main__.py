@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+from engine import lifeline
 from sandbox.elastic.cloud_api import Cloud
 from sandbox.elastic.customer_key import CustomerKeys
 from sandbox.elastic.housing import HousingError, elasticsearch_home, settle
@@ -40,7 +41,7 @@ def main() -> int:
         cloud.close()
         return 1
     print(f"Elastic Cloud API on http://127.0.0.1:{server.port}", flush=True)
-    stop.wait()
+    lifeline.wait_for(stop)
     server.close()
     cloud.close()
     return 0

@@ -105,7 +105,7 @@ def assert_moved(tenant: Tenant, home: Home, key: Key, *, added: Mapping[str, An
     layout = tenant.layout()
     assert layout["mode"] == "byok"
     assert layout["serves"] == {"storage": "s2", "search": "e2", "pipeline": "p2"}
-    assert layout["gate"] == {"jobs": "open", "access": "open", "search_cutoff": None, "reason": None}
+    assert layout["gate"] == {"jobs": "open", "access": "open", "search_cutoff": None, "reason": None, "warnings": []}
     assert_contents(tenant, home, key, added or {})
     assert_documents(tenant)
     assert_old_home_is_gone(tenant, home)

@@ -70,17 +70,3 @@ def test_a_byok_tenant_waits_for_its_key_and_comes_up_whole_once_it_is_in(tenant
     shown = cloud.elastic("GET", f"/deployments/{cloud.deployments()[f'{tenant.name}-e1']}")
     assert shown["settings"]["byok"]["key_resource_path"] == key.arn
     tenant.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
-
-
-def test_a_byok_tenant_made_by_a_plain_pulumi_up_comes_up_whole_too(tenant: Tenant) -> None:
-    cloud = tenant.cloud
-    configure(tenant, customer="new-corp", stamp=STAMP, keyMode="byok")
-    cloud.up(tenant.stack)
-    assert len(moved.resources(tenant)["keys"]) == 1
-    assert moved.resources(tenant)["deployments"] == []
-    key = cloud.give_key(tenant.name)
-    assert key.next == f"keyshift resume {tenant.name}"
-    tenant.keyshift("resume")
-    assert tenant.layout()["serves"] is not None
-    assert moved.resources(tenant)["deployments"] == [f"{tenant.name}-e1"]
-    tenant.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")

@@ -9,7 +9,7 @@ from fake_s3 import SOURCE, TARGET, put, two_storages
 from hypothesis import given
 from hypothesis import strategies as st
 from test_durable import kill_when_standing, ran, walk
-from test_plan import enable, standard_tenants
+from test_plan import journeys
 
 from migrate import durable
 from migrate.copy.engine import Transfer, copy_pass, tidy
@@ -29,9 +29,9 @@ def abort(layout: Layout) -> Plan:
 
 @st.composite
 def begun(draw: st.DrawFn) -> tuple[Layout, Phase]:
-    """A tenant and a phase of its enable before the new side serves: any of them may be where it is given up."""
-    tenant = draw(standard_tenants())
-    return tenant, draw(st.sampled_from([phase for phase in enable(tenant).phases if phase.reversible]))
+    """A tenant and a phase of its move before the new side serves: any of them may be where it is given up."""
+    made = draw(journeys())
+    return made.start, draw(st.sampled_from([phase for phase in made.phases if phase.reversible]))
 
 
 @given(begun())
@@ -82,12 +82,13 @@ def test_nothing_is_released_purged_or_dropped_before_its_proof_and_nothing_that
         stored |= {move.verdict for move in one.moves if move.verdict and not move.kind.startswith("purge")}
 
 
-@given(begun())
-def test_after_an_abort_the_same_can_be_begun_again_under_new_numbers(at: tuple[Layout, Phase]) -> None:
-    _, phase = at
+@given(journeys(), st.data())
+def test_after_an_abort_the_same_can_be_begun_again_under_new_numbers(made: Plan, data: st.DataObject) -> None:
+    phase = data.draw(st.sampled_from([phase for phase in made.phases if phase.reversible]))
     end = abort(phase.layout).end
-    again = enable(end).end
-    assert again.mode is Mode.BYOK
+    request = Request(operation="acme-change-2", kind=OperationKind.CHANGE, mode=made.end.mode)
+    again = plan(request, end).end
+    assert again.mode is made.end.mode
     assert again.serves is not None
     before = {d.id for d in end.dropped}
     assert not before & set(again.serves.model_dump().values())
