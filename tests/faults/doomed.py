@@ -102,6 +102,7 @@ class Doomed:
     steps: list[str]
     runs: list[Run] = field(default_factory=list)
     """Every runner that was started, the newest last."""
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def operation(self) -> str:
@@ -142,6 +143,7 @@ class Doomed:
         while time.monotonic() < deadline:
             run = self.start(**environment)
             if self._until_acting(run):
+                self.note("overtook the runner that stood still")
                 return run
             self.assert_refused(run)
             self.runs.remove(run)
@@ -160,7 +162,12 @@ class Doomed:
         run.process.wait(END_SECONDS)
         assert run.process.returncode == 0, run.text
         assert json.loads(run.printed("out"))["state"] == "done"
+        self.note("done")
         return run
+
+    def note(self, what: str) -> None:
+        """For whoever reads a failure, or asks where the time goes."""
+        print(f"{time.monotonic() - self.began:6.1f} s  {self.tenant.step()}: {what}")
 
     # where it is ------------------------------------------------------------------------------
 
@@ -209,6 +216,7 @@ class Doomed:
     def kill_at(self, step: str) -> None:
         """SIGKILL for the runner alone, as soon as it is in `step`, or past it."""
         self.until_at(step).kill()
+        self.note("killed the runner")
 
     def kill_part(self, what: str, step: str) -> None:
         """SIGKILL for one process of the engine's run, in the middle of the `pulumi up` of `step`; the runner lives."""
@@ -221,6 +229,7 @@ class Doomed:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(part, signal.SIGKILL)
                 _until_dead([engine], f"the engine whose {what} was killed")
+                self.note(f"killed the {what}")
                 return
         raise AssertionError(f"no {what} was seen in {step}, it is {self.tenant.step()} now: {run.text}")
 
@@ -234,15 +243,18 @@ class Doomed:
         kill_all(family(run.process.pid))
         run.process.wait(STEP_SECONDS)
         assert run.process.returncode == -signal.SIGKILL, run.text
+        self.note("killed all")
 
     # faults from outside ----------------------------------------------------------------------
 
     def aws(self, **faults: int) -> dict[str, int]:
         """Sets faults of S3 and KMS; returns all that are left."""
+        self.note(f"faults {faults}")
         return _post(self.tenant.cloud.environment["AWS_ENDPOINT_URL"], faults)
 
     def search(self, id: str, **faults: Any) -> None:
         """Sets faults of a deployment, which must be there."""
+        self.note(f"faults of {id} {faults}")
         deployment = self.tenant.cloud.deployments()[f"{self.tenant.name}-{id}"]
         _post(self.tenant.cloud.environment["EC_ENDPOINT"], {"deployment": deployment, **faults})
 
