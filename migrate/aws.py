@@ -16,6 +16,7 @@ from botocore.credentials import DeferredRefreshableCredentials
 from botocore.exceptions import ClientError
 
 from migrate.errors import CloudError, KeyUnavailable
+from migrate.outage import UNREADABLE
 
 SESSION_SECONDS = 3600
 
@@ -104,6 +105,11 @@ def is_about_the_clock(error: BaseException) -> bool:
     )
 
 
+def is_unreadable(error: BaseException) -> bool:
+    """True if an error came without its words: an answer that broke off. Only a HEAD's never has any."""
+    return code_of(error).isdigit() and isinstance(error, ClientError) and not error.operation_name.startswith("Head")
+
+
 def explained(error: ClientError, doing: str) -> CloudError:
     """AWS's refusal as one sentence of ours: what was being done, and what AWS said."""
     code = code_of(error)
@@ -114,4 +120,8 @@ def explained(error: ClientError, doing: str) -> CloudError:
     if is_about_the_clock(error):
         hint = "set this machine's clock (timedatectl, chronyc tracking), then run the same command again"
         return CloudError(text, cloud_code=code, hint=hint, code="clock")
+    if is_unreadable(error):
+        return CloudError(
+            f"{text}; the rest of its answer was lost", cloud_code=UNREADABLE, hint="run the same command again"
+        )
     return CloudError(text, cloud_code=code, hint="mend what AWS names, then run the same command again")

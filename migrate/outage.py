@@ -30,14 +30,15 @@ THROTTLED = frozenset(
 """AWS's words for it, as botocore repeats them; S3 passes those of KMS on."""
 OVERLOADED = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "RequestTimeout", "500", "503"})
 """AWS's words for a failure of its own. A HEAD has no words: botocore puts the status there."""
-UNREACHABLE = "unreachable"
+UNREACHABLE, UNREADABLE = "unreachable", "unreadable"
+"""Our words for what AWS has none for: no answer, and an answer that broke off."""
 
 
 def passes_by_itself(error: KeyshiftError) -> bool:
     """Whether the same call is likely to succeed soon, with nobody doing anything."""
     if not isinstance(error, CloudError) or isinstance(error, KeyUnavailable):
         return False
-    return error.cloud_code in SEARCH | THROTTLED | OVERLOADED | {UNREACHABLE}
+    return error.cloud_code in SEARCH | THROTTLED | OVERLOADED | {UNREACHABLE, UNREADABLE}
 
 
 class Window:

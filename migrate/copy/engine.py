@@ -18,7 +18,7 @@ import stamina
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import ClientError
 
-from migrate.aws import code_of, explained, status_of
+from migrate.aws import code_of, explained, is_unreadable, status_of
 from migrate.copy.manifest import Copied, Manifest, Row
 from migrate.copy.s3 import (
     ASLEEP,
@@ -380,7 +380,7 @@ def _asks_for_patience(error: Exception) -> bool:
     if isinstance(error, botocore_errors.ConnectionError | botocore_errors.HTTPClientError):
         return True
     passes = THROTTLED | {"ConditionalRequestConflict"}
-    return code_of(error) in passes or status_of(error) in {500, 502, 503, 504}
+    return code_of(error) in passes or is_unreadable(error) or status_of(error) in {500, 502, 503, 504}
 
 
 # after a kill ---------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_a_copy_whose_answer_was_lost_is_recognised_and_not_made_again(clouds):
     assert bodies(s3, "dedicated") == {"records/a/1.json": [b"one", b"two"]}
 
 
-@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("ThrottlingException", 400)])
+@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("ThrottlingException", 400), ("400", 400)])
 def test_a_throttled_copy_is_repeated(clouds, code, status):
     s3, transfer = clouds
     put(s3, "records/a/1.json")

@@ -108,6 +108,11 @@ def test_a_disabled_key_is_lost() -> None:
     assert "DisabledException" in lost.message
 
 
+def test_an_answer_that_broke_off_is_asked_for_again_but_a_head_never_says_more() -> None:
+    assert passes_by_itself(explained(error("400", 400, "Bad Request", operation="GetObject"), "reading"))
+    assert not passes_by_itself(explained(error("400", 400, "Bad Request", operation="HeadObject"), "reading"))
+
+
 # a clock that is off ------------------------------------------------------------------------------
 
 
