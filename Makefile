@@ -33,16 +33,16 @@ define tier
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit sandbox-tests faults lint bench clean
+.PHONY: help setup demo tour test unit sandbox-tests faults lint bench clean
 
 help: ## this text
 	@echo "Targets"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s%s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
-	@echo "  RECORDS=n      demo: how many records to make"
+	@echo "  RECORDS=n      demo, tour: how many records to make"
 	@echo "  INPUT=folder   demo: your own records instead"
-	@echo "  JSON=1         demo: end with JSON for machines; what it says on the way goes to stderr"
+	@echo "  JSON=1         demo, tour: end with JSON for machines; what it says on the way goes to stderr"
 	@echo "  PYTEST_ARGS=…  test, unit, sandbox-tests, faults: more arguments for pytest"
 	@echo "  WORKERS=n      test, unit, sandbox-tests, faults: how many test at a time, 2 if not given"
 	@echo "  VERBOSE=1      setup: show what the steps print, and where things are"
@@ -56,6 +56,9 @@ setup: ## environment, engine, emulators, Elasticsearch; seconds when they are t
 
 demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
 	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)") $(if $(JSON),--json)
+
+tour: setup ## a tenant's whole life: rotated, moved, revoked, restored, removed, deleted
+	@$(WITH_VENV) $(BIN)/python -m sandbox.tour $(if $(RECORDS),--records "$(RECORDS)") $(if $(JSON),--json)
 
 test: setup ## lint, then the unit tier, then the sandbox tier and the fault tier side by side
 	$(call tier,lint,$(LINT))

@@ -7,6 +7,8 @@ shared by the threads of a move; sessions are not (boto3 guide, "Multithreading 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
@@ -14,11 +16,14 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials
 from botocore.exceptions import ClientError
+from botocore.utils import parse_timestamp
 
 from migrate.errors import CloudError, KeyUnavailable
 from migrate.outage import UNREADABLE
 
 SESSION_SECONDS = 3600
+USER_AGENT = f"keyshift Boto3/{boto3.__version__}"
+"""Said once: botocore puts its own together anew for each request, a tenth of what a HEAD costs here."""
 
 
 def operator(region: str | None = None) -> boto3.Session:
@@ -65,9 +70,22 @@ def client(session: boto3.Session, service: str, *, pool: int = 16) -> Any:
         connect_timeout=10,
         read_timeout=120,
         signature_version="s3v4" if service == "s3" else None,
+        user_agent=USER_AGENT,
     )
-    any_session: Any = session  # the stubs know one overload a service
+    any_session: Any = session  # the stubs know one overload a service, and not the session within
+    parsers = any_session._session.get_component("response_parser_factory")  # noqa: SLF001 - boto3 has no other way
+    parsers.set_parser_defaults(timestamp_parser=_instant)
     return any_session.client(service, config=config)
+
+
+def _instant(value: Any) -> datetime:
+    """Both forms that S3 writes, by the standard library: botocore's parser guesses, at a fifth of a HEAD's cost."""
+    if isinstance(value, str):
+        try:
+            return parsedate_to_datetime(value) if value[3:4] == "," else datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    return parse_timestamp(value)
 
 
 def code_of(error: BaseException) -> str:

@@ -1,10 +1,13 @@
 """The main job on real servers: a living tenant is moved under its customer's key, looked at from all sides.
 
-One move for the whole file: `move` carries it out and notes what was seen on the way.
+One move for the whole file: `move` carries it out and notes what was seen on the way. The account's administrator,
+whom no role of the tenant's binds, writes past the closed gate once both copies are proven: that stops the move, is
+kept, and a resume takes it in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import signal
@@ -27,6 +30,8 @@ LATE = "records/late/after-the-cut-off.json"
 LATE_WORD = "Zyzzyva"
 RETAGGED, UNTAGGED, OLD_RETAGGED = "attachments/deep/er/file.bin", "attachments/.hidden", "records/people/p003.json"
 """Given a tag, stripped of its tags, given one on its first version, after all of it had been copied and compared."""
+PAST, HELD = "records/late/past-the-gate.json", "attachments/letter.html"
+"""Written, and given a tag, after both copies were proven."""
 COPIED = ("build/5-fill", "build/6-copy")
 """Steps in which jobs still run, and everything that was there has been copied and compared."""
 
@@ -46,6 +51,19 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """What was seen after the write past the gate had stopped the move."""
+
+    done: Done
+    status: Mapping[str, Any]
+    layout: Mapping[str, Any]
+    settled: Mapping[str, Any]
+    before: moved.Contents
+    after: moved.Contents
+    """The old storage before the move was let go on, and once it had stopped."""
+
+
+@dataclass(frozen=True)
 class Move:
     tenant: Tenant
     key: Key
@@ -55,6 +73,7 @@ class Move:
     """Everything that exists, before and after the dry run."""
     dry_run: Mapping[str, Any]
     frozen: Frozen
+    stopped: Stopped
     report: Mapping[str, Any]
     jobs: Jobs
     search_before: Mapping[str, Any]
@@ -62,7 +81,7 @@ class Move:
     @property
     def added(self) -> dict[str, Any]:
         """What was archived while the move ran: by the job, and the one record after the cut-off."""
-        return {**self.jobs.archived(), LATE: {"word": LATE_WORD}}
+        return {**self.jobs.archived(), LATE: {"word": LATE_WORD}, PAST: {"word": "past the gate"}}
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +100,17 @@ def move(cloud: Cloud) -> Iterator[Move]:
         try:
             _retag_while_jobs_run(tenant, runner)
             frozen = _look_while_frozen(tenant, runner, upload)
-        finally:
             runner.send_signal(signal.SIGCONT)
-            out, err = runner.communicate(timeout=STEP_SECONDS)
-        assert runner.returncode == 0, f"{out}\n{err}"
+            stopped = _write_past_the_gate(tenant, runner)
+        finally:
+            runner.kill()
+            runner.communicate(timeout=STEP_SECONDS)
+        resumed = tenant.keyshift("resume", "--json", seconds=STEP_SECONDS)
         accepted = len(jobs.archived())
         until(lambda: len(jobs.archived()) > accepted, "jobs to go on after the move", 60)
-    yield Move(tenant, key, home, preview_before, untouched, dry_run, frozen, json.loads(out), jobs, search_before)
+    yield Move(
+        tenant, key, home, preview_before, untouched, dry_run, frozen, stopped, resumed.json(), jobs, search_before
+    )
     tenant.shut_down()
 
 
@@ -151,6 +174,24 @@ def _look_while_frozen(tenant: Tenant, runner: subprocess.Popen[str], upload: Ma
     )
 
 
+def _write_past_the_gate(tenant: Tenant, runner: subprocess.Popen[str]) -> Stopped:
+    """A record and a tag, after both copies were proven and before the new side serves."""
+    stop_in(tenant, runner, "attach/1-limit-search", "attach/2-canary")
+    admin = tenant.storage("s1")
+    archive.write_record(admin, "late", "past-the-gate", {"word": "past the gate"})
+    new = {"TagSet": [{"Key": "hold", "Value": "past the gate"}]}
+    admin.s3.put_object_tagging(Bucket=admin.storage.bucket, Key=admin.storage.prefix + HELD, Tagging=new)
+    before = moved.contents(admin)
+    runner.send_signal(signal.SIGCONT)
+    out, err = runner.communicate(timeout=STEP_SECONDS)
+    done = Done(("keyshift", "enable"), runner.returncode, out, err, 0.0)
+    query = "SELECT results FROM operations WHERE tenant = ? ORDER BY started_at DESC LIMIT 1"
+    with contextlib.closing(sqlite3.connect(tenant.cloud.home / "keyshift.db", timeout=10)) as database:
+        results = json.loads(database.execute(query, (tenant.name,)).fetchone()[0])
+    status = tenant.keyshift("status", "--json").json()
+    return Stopped(done, status, tenant.layout(), results["freeze/2-settle"], before, moved.contents(admin))
+
+
 def _retag_while_jobs_run(tenant: Tenant, runner: subprocess.Popen[str]) -> None:
     """Tags that change after their objects were copied and compared: that moves no ETag and makes no version."""
     side, admin = tenant.storage("s1", "archive"), tenant.storage("s1")
@@ -204,7 +245,7 @@ def test_nothing_is_lost_doubled_or_altered_in_the_storage(move: Move) -> None:
     assert max(history) == 3, "the test's own history: one record was written, deleted and written again"
     side = move.tenant.storage("s2", "runner")
     now = moved.contents(side)
-    retagged = {key: now[key] for key in (RETAGGED, UNTAGGED, OLD_RETAGGED)}  # has a test of its own
+    retagged = {key: now[key] for key in (RETAGGED, UNTAGGED, OLD_RETAGGED, HELD)}  # has a test of its own
     home = replace(move.home, contents={**move.home.contents, **retagged})
     moved.assert_contents(move.tenant, home, move.key, move.added)
 
@@ -283,6 +324,38 @@ def test_while_an_operation_runs_the_status_says_where_and_nobody_else_may_act(m
     assert move.frozen.preview.code != 0
     assert "is being worked on by" in move.frozen.preview.out + move.frozen.preview.err
     assert move.frozen.destroy.code != 0
+
+
+# past the closed gate -------------------------------------------------------------------------
+
+
+def test_the_freeze_heard_its_own_tag_change_and_did_not_read_every_tag(move: Move) -> None:
+    assert move.stopped.settled["uploads_aborted"] == 1
+    assert move.stopped.settled["tags"]["swept"] is False
+    assert move.stopped.settled["dead_letters"] == {}
+    assert set(move.stopped.settled["refused_after"]) == {"archive"}
+
+
+def test_a_write_past_the_gate_stops_the_operation_before_the_new_side_serves(move: Move) -> None:
+    stopped = move.stopped
+    assert stopped.done.code == 1, stopped.done.text
+    assert stopped.done.json()["error"]["code"] == "late-write"
+    assert PAST in stopped.status["operation"]["message"]
+    assert f"keyshift resume {move.tenant.name}" in stopped.status["operation"]["hint"]
+    assert (stopped.status["operation"]["step"], stopped.status["jobs"]) == ("attach/3-still-settled", "closed")
+    assert stopped.layout["serves"]["storage"] == "s1"
+
+
+def test_a_write_past_the_gate_is_kept(move: Move) -> None:
+    assert move.stopped.after == move.stopped.before, "nothing of the old storage was touched"
+    assert PAST in move.stopped.after
+
+
+def test_a_resume_settles_anew_and_takes_in_what_came_late(move: Move) -> None:
+    now = moved.contents(move.tenant.storage("s2", "runner"))
+    assert PAST in now
+    assert now[HELD][-1].tags == (("hold", "past the gate"),)
+    assert move.tenant.keyshift("operations", "--json").json()[0]["state"] == "done"
 
 
 # what was made --------------------------------------------------------------------------------
