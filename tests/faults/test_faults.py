@@ -118,6 +118,10 @@ def test_every_fault_has_struck(story: Story, step: str) -> None:
     assert set(left.values()) == {0}, "a fault that was not met proves nothing"
 
 
+def test_nothing_else_stopped_the_move(story: Story) -> None:
+    assert story.doomed.unplanned == []
+
+
 def test_the_command_stopped_for_the_full_disk_and_for_the_clock_and_for_nothing_else(story: Story) -> None:
     assert [run.process.returncode for run in story.doomed.runs] == [1, 1, 0]
     assert [story.doomed.runs[0], story.doomed.runs[1]] == [story.full, story.jumped]

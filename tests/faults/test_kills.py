@@ -123,6 +123,10 @@ def test_no_process_lock_lease_or_pending_operation_is_left(story: Story) -> Non
     assert "no unfinished operation" in again.err
 
 
+def test_every_blow_fell_where_it_was_meant_to_and_nothing_else_stopped_the_move(story: Story) -> None:
+    assert story.doomed.unplanned == []
+
+
 def test_every_runner_was_killed_or_overtaken_but_the_last(story: Story) -> None:
     ended = [run.process.returncode for run in story.doomed.runs]
     assert ended.count(-signal.SIGKILL) >= 15
