@@ -81,7 +81,7 @@ policies: setup ## each policy broken once in the real engine; rule x mode x clo
 sandbox-tests: setup ## tests against real servers and the real engine
 	$(call tier,sandbox,$(SANDBOX))
 
-faults: setup ## kills of the runner and of its engine
+faults: setup ## kills of the runner and its parts, faults from outside
 	$(call tier,faults,$(FAULTS))
 
 bench: setup ## is the runner's memory flat: 10,000 and 200,000 object versions, minutes

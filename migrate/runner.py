@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
 from migrate import durable, failures, policing
+from migrate import outage as outages
 from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyLost, KeyshiftError, RefusedInput, VerificationFailed, Waiting
@@ -46,10 +47,6 @@ RENEW_SECONDS = LEASE.total_seconds() / 4
 POLL_SECONDS = 2.0
 GUARD_SECONDS = 1.0
 """How often a long step asks whether it may go on: one that copies for hours stops at a seal too."""
-OUTAGE_SECONDS = 180.0
-"""How long a step waits for a search that restarts or is overloaded; a node of Elastic Cloud is back in a minute."""
-SEARCH_OUTAGE = frozenset({"429", "502", "503", "504"})
-"""Statuses of Elasticsearch, and of the proxy before it, that pass by themselves. AWS says words, not numbers."""
 UP_ATTEMPTS = 3
 """How often an `up` is begun whose engine, plugin or program was killed."""
 AFTERMATH_SECONDS = 60.0
@@ -374,9 +371,9 @@ class Runner:
         return Outcome(state="failed", message=stopped.message, hint=stopped.hint, code=stopped.code)
 
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
-        """Does a step; while a key in use is lost or a search is down, waits for it and does the step again."""
+        """Does a step; while a key in use is lost or a service is down, waits for it and does the step again."""
         until = time.monotonic() + self._patience
-        outage = time.monotonic() + min(self._patience, OUTAGE_SECONDS)
+        outage = outages.Window(self._patience)
         while True:
             try:
                 return self._do(operation_id, step)
@@ -388,9 +385,7 @@ class Runner:
                 if lost is not None:
                     self._wait_for_key(operation_id, step, lost, until)
                     self._back = time.monotonic()
-                elif (
-                    isinstance(failed, CloudError) and failed.cloud_code in SEARCH_OUTAGE and time.monotonic() < outage
-                ):
+                elif outages.passes_by_itself(failed) and outage.allows_another_look():
                     self._reporter(operation_id, step)(Progress(move="wait", waiting=failed.message))
                 elif self._back is None or time.monotonic() - self._back > AFTERMATH_SECONDS:
                     raise

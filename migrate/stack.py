@@ -457,9 +457,10 @@ class EngineDied(CloudError):
 
 _DEATH = re.compile(
     r"error reading from server: EOF|transport is closing|code = Unavailable|connection reset by peer"
-    r"|\bcode: -\d|signal: killed"
+    r"|\bcode: -\d|signal: killed|exited prematurely|could not read plugin"
 )
-"""Of a plugin or host: the end of its connection, as gRPC says it. Of the engine or the program: the signal's number.
+"""Of a plugin or host: the end of its connection, as gRPC says it, or that it ended before it had named its port.
+Of the engine or the program: the signal's number.
 
 Measured with Pulumi 3.259; the Automation API prints the engine's own code as `code: -9`, the engine the
 program's as `exit code: -9`.
