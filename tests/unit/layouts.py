@@ -24,6 +24,7 @@ from stacks.layout import (
 )
 
 CUTOFF = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CUSTOMER_ALIAS = "arn:aws:kms:eu-west-1:444455556666:alias/archive"
 CUSTOMER_KEY = "arn:aws:kms:eu-west-1:444455556666:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
@@ -128,6 +129,12 @@ def rotation() -> Layout:
     )
 
 
+def byokms_bound() -> Layout:
+    """A new tenant whose customer's key may be tried, and nothing more."""
+    key = Key(id="k1", state=KeyState.PENDING, arn=CUSTOMER_KEY, alias=CUSTOMER_ALIAS, material="m1")
+    return changed(first_layout(settings(keyMode="byokms")), keys=(key,))
+
+
 def byokms_active() -> Layout:
     return changed(byok_active(), mode=Mode.BYOKMS, keys=(Key(id="k1", state=KeyState.ACTIVE, arn=CUSTOMER_KEY),))
 
@@ -145,5 +152,6 @@ ALL = {
     "enable_released": enable_released,
     "enable_done": enable_done,
     "rotation": rotation,
+    "byokms_bound": byokms_bound,
     "byokms_active": byokms_active,
 }

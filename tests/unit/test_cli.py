@@ -223,7 +223,9 @@ def test_a_folder_without_a_project_is_refused(keyshift: Callable[..., tuple[int
         ),
         (CommandError(CommandResult(stdout="", stderr="error: no stack", code=255)), 1, "engine", "no stack"),
         (
-            CommandError(CommandResult(stdout="", stderr="error: deployments.byok.key_unreachable: AccessDenied", code=1)),
+            CommandError(
+                CommandResult(stdout="", stderr="error: deployments.byok.key_unreachable: AccessDenied", code=1)
+            ),
             1,
             "key-refused-by-elastic",
             "ElasticKeyAccess",

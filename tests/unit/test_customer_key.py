@@ -186,6 +186,15 @@ def test_a_key_that_is_not_enabled_is_said_to_be_so_once(key: CustomerKey, opera
     assert words in report.failed[0].says
 
 
+def test_a_key_that_is_disabled_between_two_calls_is_not_taken_for_a_missing_statement(key: CustomerKey) -> None:
+    class Disabled:
+        def generate_data_key(self, **_: Any) -> None:
+            raise ClientError({"Error": {"Code": "DisabledException", "Message": "is disabled."}}, "GenerateDataKey")
+
+    failed = check(key.alias, dataclasses.replace(key.ways, prober=Disabled())).failed
+    assert [(one.check, one.statement) for one in failed] == [("generate-data-key", None)]
+
+
 def test_an_alias_that_does_not_exist_is_found(key: CustomerKey) -> None:
     absent = Alias.parse(ALIAS + "-absent", region=REGION)
     assert ["does not exist" in one.says for one in check(absent, key.ways).failed] == [True]
