@@ -28,7 +28,10 @@ def pause(request: Request, layout: Layout) -> list[Phase]:
     is_quiet = layout.on_rotation.pause == "alias" and layout.gate.jobs == "open" and not request.is_barred
     if not is_moved and is_quiet:
         noted = checked(with_key(layout, key))
-        return [Phase(name="follow", title=f"note the new material of {key.id}", layout=noted), *_rebuilt(request, noted)]
+        return [
+            Phase(name="follow", title=f"note the new material of {key.id}", layout=noted),
+            *_rebuilt(request, noted),
+        ]
 
     held = with_key(layout, key).model_copy(update={"gate": _paused(request, layout, old, key)})
     redirected = _with_default_key(activated(held, key.id), serves, key.id)
