@@ -20,6 +20,8 @@ LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright &&
 # In the order given, because the kills take longest and have to begin first.
 PYTEST := $(WITH_VENV) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UNIT := $(PYTEST) tests/unit $(PYTEST_ARGS)
+POLICIES := $(PYTEST) tests/unit/test_policies_*.py tests/policies $(PYTEST_ARGS)
+QUICK_POLICIES := $(PYTEST) tests/policies -m "not every" $(PYTEST_ARGS)
 SANDBOX := $(PYTEST) tests/sandbox $(PYTEST_ARGS)
 FAULTS := $(PYTEST) tests/faults $(PYTEST_ARGS)
 SERVERS := $(PYTEST) tests/faults tests/sandbox $(PYTEST_ARGS)
@@ -33,7 +35,7 @@ define tier
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tour test unit sandbox-tests faults lint bench clean
+.PHONY: help setup demo tour test unit policies sandbox-tests faults lint bench clean
 
 help: ## this text
 	@echo "Targets"
@@ -43,7 +45,7 @@ help: ## this text
 	@echo "  RECORDS=n      demo, tour: how many records to make"
 	@echo "  INPUT=folder   demo: your own records instead"
 	@echo "  JSON=1         demo, tour: end with JSON for machines; what it says on the way goes to stderr"
-	@echo "  PYTEST_ARGS=…  test, unit, sandbox-tests, faults: more arguments for pytest"
+	@echo "  PYTEST_ARGS=…  test, unit, policies, sandbox-tests, faults: more arguments for pytest"
 	@echo "  WORKERS=n      test, unit, sandbox-tests, faults: how many test at a time, 2 if not given"
 	@echo "  VERBOSE=1      setup: show what the steps print, and where things are"
 	@echo "  PYTHON=…       setup: the Python that runs it, 3.11 or newer; python3 if not given"
@@ -60,9 +62,10 @@ demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
 tour: setup ## a tenant's whole life: rotated, moved, revoked, restored, removed, deleted
 	@$(WITH_VENV) $(BIN)/python -m sandbox.tour $(if $(RECORDS),--records "$(RECORDS)") $(if $(JSON),--json)
 
-test: setup ## lint, then the unit tier, then the sandbox tier and the fault tier side by side
+test: setup ## lint, the unit tier, some policies in the engine, then the sandbox tier and the fault tier side by side
 	$(call tier,lint,$(LINT))
 	$(call tier,unit,$(UNIT))
+	$(call tier,policies,$(QUICK_POLICIES))
 	$(call tier,sandbox and faults,$(SERVERS))
 
 lint: setup ## ruff, pyright and the import rules
@@ -71,10 +74,14 @@ lint: setup ## ruff, pyright and the import rules
 unit: setup ## tests that need no server
 	$(call tier,unit,$(UNIT))
 
+policies: setup ## each policy broken once in the real engine; rule x mode x cloud
+	$(call tier,policies,$(POLICIES) --dist load)
+	@$(BIN)/python -c 'from policies.report import table; print(table())'
+
 sandbox-tests: setup ## tests against real servers and the real engine
 	$(call tier,sandbox,$(SANDBOX))
 
-faults: setup ## kills of the runner and of its engine
+faults: setup ## kills of the runner and its parts, faults from outside
 	$(call tier,faults,$(FAULTS))
 
 bench: setup ## is the runner's memory flat: 10,000 and 200,000 object versions, minutes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 S3_BUCKET_NAME_LIMIT = 63
@@ -123,6 +124,11 @@ def vendor_key_alias(stamp: str) -> str:
 def elastic_region(cloud: str, region: str) -> str:
     """The region as Elastic Cloud calls it."""
     return region if cloud == "aws" and region in _ELASTIC_PLAIN_AWS_REGIONS else f"{cloud}-{region}"
+
+
+def tags(labels: Mapping[str, str], *, separator: str = ":") -> dict[str, str]:
+    """What a resource says of whose it is, in the tags' own words."""
+    return {f"keyshift{separator}{name}": value for name, value in labels.items()}
 
 
 def arn(service: str, resource: str, *, region: str = "", account: str = "") -> str:

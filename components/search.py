@@ -45,7 +45,7 @@ TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
 class SearchDeploymentArgs:
     """`encryption_key_path` is a key ARN, never an alias: behind an alias Elastic re-wraps by itself.
 
-    None leaves the deployment under Elastic's own key.
+    None leaves the deployment under Elastic's own key. `labels` say whose it is: tenant, customer, mode, key, unit.
     """
 
     id: str
@@ -53,6 +53,7 @@ class SearchDeploymentArgs:
     cloud: str
     region: str
     encryption_key_path: pulumi.Input[str] | None
+    labels: Mapping[str, str]
     retention: Retention
 
 
@@ -102,7 +103,7 @@ class SearchDeployment(pulumi.ComponentResource):
             elasticsearch=ec.DeploymentElasticsearchArgs(
                 hot=ec.DeploymentElasticsearchHotArgs(autoscaling=ec.DeploymentElasticsearchHotAutoscalingArgs())
             ),
-            tags={"keyshift-tenant": args.tenant, "keyshift-unit": args.id},
+            tags=naming.tags(args.labels, separator="-"),
             opts=args.retention.options(self),
         )
 

@@ -16,6 +16,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from engine.lazy import import_late
+
 INTERVAL = 0.3
 """Seconds between two looks: short beside any cloud call, and too rare to show as load."""
 
@@ -52,6 +54,7 @@ def main() -> None:
     del sys.argv[0]
     target = sys.argv[0]
     watch_parent()
+    import_late()
     if os.path.exists(target):  # noqa: PTH110 - pathlib would be one more import on every start
         runpy.run_path(target, run_name="__main__")
     else:

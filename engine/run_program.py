@@ -18,10 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pulumi
-import pulumi.runtime
+from engine.lazy import import_late
 
-from engine.lifeline import watch_parent
+import_late()
+
+import pulumi  # noqa: E402 - after what decides how much of it is imported
+import pulumi.runtime  # noqa: E402
+
+from engine.lifeline import watch_parent  # noqa: E402
 
 REPORTED = 32
 """Exit code for "the error has been shown": the host then tells the engine to stop without another."""

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from botocore.utils import parse_timestamp
 
 from migrate.errors import CloudError, KeyUnavailable
+from migrate.outage import UNREADABLE
 
 SESSION_SECONDS = 3600
 USER_AGENT = f"keyshift Boto3/{boto3.__version__}"
@@ -110,6 +111,23 @@ def is_about_a_key(error: BaseException) -> bool:
     return code.startswith("KMS.") or (code == "AccessDenied" and ("kms:" in said or "customer master key" in said))
 
 
+def is_about_the_clock(error: BaseException) -> bool:
+    """True if AWS refused a request whose time stamp is too far from its own clock.
+
+    S3 has a code for it; the others refuse the signature and say why (IAM User Guide, "Troubleshoot Signature
+    Version 4 requests").
+    """
+    said = str(error.response.get("Error", {}).get("Message", "")) if isinstance(error, ClientError) else ""
+    return code_of(error) == "RequestTimeTooSkewed" or said.startswith(
+        ("Signature expired", "Signature not yet current")
+    )
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """True if an error came without its words: an answer that broke off. Only a HEAD's never has any."""
+    return code_of(error).isdigit() and isinstance(error, ClientError) and not error.operation_name.startswith("Head")
+
+
 def explained(error: ClientError, doing: str) -> CloudError:
     """AWS's refusal as one sentence of ours: what was being done, and what AWS said."""
     code = code_of(error)
@@ -117,4 +135,11 @@ def explained(error: ClientError, doing: str) -> CloudError:
     text = f"{doing}: AWS answered {code} ({said})"
     if is_about_a_key(error):
         return KeyUnavailable(text, cloud_code=code, hint="see the state and the policy of the key before a retry")
+    if is_about_the_clock(error):
+        hint = "set this machine's clock (timedatectl, chronyc tracking), then run the same command again"
+        return CloudError(text, cloud_code=code, hint=hint, code="clock")
+    if is_unreadable(error):
+        return CloudError(
+            f"{text}; the rest of its answer was lost", cloud_code=UNREADABLE, hint="run the same command again"
+        )
     return CloudError(text, cloud_code=code, hint="mend what AWS names, then run the same command again")

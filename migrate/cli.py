@@ -21,6 +21,7 @@ from migrate import (
     cli_gate,
     cli_life,
     cli_pipeline,
+    cli_policy,
     cli_revoke,
     cli_rotate,
     cli_stamp,
@@ -204,6 +205,7 @@ cli_life.register(app)
 cli_rotate.register(app)
 cli_byokms.register(app, key_app)
 cli_pipeline.register(app, archive_app)
+app.add_typer(cli_policy.app, name="policy")
 
 
 @app.command()

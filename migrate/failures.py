@@ -90,6 +90,8 @@ def _search_refusal(error: Any) -> KeyshiftError:
 
 def _database(error: Any) -> KeyshiftError:
     said = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    if isinstance(said, sqlite3.OperationalError) and "disk" in str(said):
+        return _state_file(said)
     return KeyshiftError(
         f"the record database cannot be used: {_text(said)}",
         hint=f"see that it answers and that KEYSHIFT_DATABASE_URL, where it is set, names it, {AGAIN}",
@@ -100,7 +102,7 @@ def _database(error: Any) -> KeyshiftError:
 def _state_file(error: Any) -> KeyshiftError:
     return KeyshiftError(
         f"a state file of the tenant cannot be used: {_text(error)}",
-        hint="see that the disk is not full and that .keyshift belongs to you",
+        hint=f"see that the disk is not full and that .keyshift belongs to you, {AGAIN}",
         code="state-file",
     )
 

@@ -27,6 +27,7 @@ from migrate.copy.tags import TagQueue
 from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
 from migrate.deletion import inventory
 from migrate.errors import CloudError, KeyLost, KeyshiftError, VerificationFailed, Waiting
+from migrate.failures import understood
 from migrate.freeze import Freeze, Pipe
 from migrate.guard import Check, unguarded
 from migrate.index import aliases
@@ -37,6 +38,7 @@ from migrate.keys import confirmation
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import Move, Wait
+from migrate.outage import passes_by_itself
 from migrate.progress import Progress, Report
 from migrate.records import Operation
 from migrate.rekey import moves as in_place
@@ -123,22 +125,36 @@ class Moves:
     def key_refusal(self, key: str) -> str:
         """What KMS answers when the runner really uses the key, "" if it works.
 
-        DescribeKey alone would not show a missing right.
+        DescribeKey alone would not show a missing right. Raises CloudError where KMS is throttled or down, or
+        our clock is off: that says nothing about the key.
         """
         try:
             self.live.client("runner", "kms").generate_data_key(KeyId=self.live.key_arn(key), KeySpec="AES_256")
         except ClientError as error:
+            failed = aws.explained(error, f"trying the key {key}")
+            if _is_no_word_about_a_key(failed):
+                raise failed from error
             return f"{aws.code_of(error)} ({error.response.get('Error', {}).get('Message', '').rstrip('.')})"
         return ""
 
     def lost_key(self) -> KeyLost | None:
-        """The first key in use that cannot be used now, with KMS's answer."""
+        """The first key in use that cannot be used now, with KMS's answer. None also while KMS cannot be asked."""
         layout = self.live.layout
         made = self.live.outputs.get("keys", {})
         for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key}):
-            if (key in made or layout.key(key).arn) and (said := self.key_refusal(key)):
+            if (key in made or layout.key(key).arn) and (said := self._refusal_if_any(key)):
                 return KeyLost(layout.tenant, key, said)
         return None
+
+    def _refusal_if_any(self, key: str) -> str:
+        """As `key_refusal`; "" where KMS gave no answer about the key: the step's own error says then what is wrong."""
+        try:
+            return self.key_refusal(key)
+        except Exception as error:
+            failed = understood(error)
+            if failed is None or not _is_no_word_about_a_key(failed):
+                raise
+            return ""
 
     # copy and fill ----------------------------------------------------------------------------
 
@@ -476,9 +492,21 @@ class Moves:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client = self.live.search(search)
         self.guard()
+        last = pipeline.take_in_last(self.live, search) if self.live.layout.serves else {}
+        self.guard()
         gone = purge_indices(client, INDICES)
         snapshots = prove_indices_gone(client, INDICES)
-        return {"search": search, "indices": list(INDICES), "snapshots_deleted": gone, "snapshots": snapshots.fact}
+        return {
+            **last,
+            "search": search,
+            "indices": list(INDICES),
+            "snapshots_deleted": gone,
+            "snapshots": snapshots.fact,
+        }
+
+
+def _is_no_word_about_a_key(failed: KeyshiftError) -> bool:
+    return passes_by_itself(failed) or failed.code == "clock"
 
 
 def _named(value: str | None) -> str:

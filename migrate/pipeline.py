@@ -93,6 +93,19 @@ def drain(live: Live, storage: str, search: str) -> Data:
     }
 
 
+def take_in_last(live: Live, search: str) -> Data:
+    """Before a search that serves no more goes: what is left of its edits goes to the storage that serves.
+
+    A freeze has left none; where jobs stayed open while the search was changed, there may be some.
+    """
+    client, serves = live.search(search), live.serves
+    with search_errors(f"looking for {EDITS}"):
+        if serves.search == search or not client.indices.exists(index=EDITS):
+            return {}
+    close_edits(client)
+    return drain(live, serves.storage, search)
+
+
 def _is_told(outcome: Outcome) -> bool:
     return outcome.outcome == "refused" or bool(outcome.overrode)
 

@@ -21,7 +21,8 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
-from migrate import durable, failures
+from migrate import durable, failures, policing
+from migrate import outage as outages
 from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyLost, KeyshiftError, RefusedInput, VerificationFailed, Waiting
@@ -46,10 +47,6 @@ RENEW_SECONDS = LEASE.total_seconds() / 4
 POLL_SECONDS = 2.0
 GUARD_SECONDS = 1.0
 """How often a long step asks whether it may go on: one that copies for hours stops at a seal too."""
-OUTAGE_SECONDS = 180.0
-"""How long a step waits for a search that restarts or is overloaded; a node of Elastic Cloud is back in a minute."""
-SEARCH_OUTAGE = frozenset({"429", "502", "503", "504"})
-"""Statuses of Elasticsearch, and of the proxy before it, that pass by themselves. AWS says words, not numbers."""
 UP_ATTEMPTS = 3
 """How often an `up` is begun whose engine, plugin or program was killed."""
 AFTERMATH_SECONDS = 60.0
@@ -90,6 +87,7 @@ class Runner:
         request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
         made = plan(request, tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
+        policing.refuse_plan(made, self.records.tenants())
         self.preflight = self._preflight(made)
         return made
 
@@ -149,7 +147,9 @@ class Runner:
 
     def _way_back(self, aborted: Operation) -> Plan:
         request = Request(operation=f"{aborted.id}{ABORT}", kind=OperationKind.ABORT)
-        return plan(request, self.records.tenant(self.tenant).layout)
+        made = plan(request, self.records.tenant(self.tenant).layout)
+        policing.refuse_plan(made, self.records.tenants())
+        return made
 
     def abort(self) -> Operation:
         """Gives the unfinished operation up and goes back to where it began. Raises RefusedInput where it is too late."""
@@ -371,9 +371,9 @@ class Runner:
         return Outcome(state="failed", message=stopped.message, hint=stopped.hint, code=stopped.code)
 
     def _do_with_patience(self, operation_id: str, step: str) -> dict[str, Any]:
-        """Does a step; while a key in use is lost or a search is down, waits for it and does the step again."""
+        """Does a step; while a key in use is lost or a service is down, waits for it and does the step again."""
         until = time.monotonic() + self._patience
-        outage = time.monotonic() + min(self._patience, OUTAGE_SECONDS)
+        outage = outages.Window(self._patience)
         while True:
             try:
                 return self._do(operation_id, step)
@@ -385,9 +385,7 @@ class Runner:
                 if lost is not None:
                     self._wait_for_key(operation_id, step, lost, until)
                     self._back = time.monotonic()
-                elif (
-                    isinstance(failed, CloudError) and failed.cloud_code in SEARCH_OUTAGE and time.monotonic() < outage
-                ):
+                elif outages.passes_by_itself(failed) and outage.allows_another_look():
                     self._reporter(operation_id, step)(Progress(move="wait", waiting=failed.message))
                 elif self._back is None or time.monotonic() - self._back > AFTERMATH_SECONDS:
                     raise
@@ -465,6 +463,8 @@ class Runner:
     def _up(self, operation_id: str, phase: Phase) -> dict[str, Any]:
         """The stack becomes the phase's layout: record, stack file, preview, judgement, constrained up."""
         self._refuse_unproven(phase.layout)
+        before = self.records.tenant(self.tenant).layout
+        policing.refuse_change(before, phase.layout, self.records.tenants(), what=f"phase {phase.name}")
         report = self._reporter(operation_id, f"{phase.name}/up")
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)

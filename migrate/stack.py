@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,10 @@ from pulumi import automation
 from pulumi.automation import CommandError, CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
 
+from migrate import policing
 from migrate.errors import CloudError, KeyshiftError, RefusedInput
 from migrate.redaction import redact_text
+from policies.lifecycle import unfit_steps
 from stacks.guard import FENCE_VARIABLE, PROPOSED_VARIABLE
 from stacks.layout import Layout
 
@@ -63,15 +65,17 @@ class DetachedCommand(PulumiCommand):
         # An unactivated environment's own engine comes first, as in `run`.
         super().__init__(root=str(beside.parent) if (beside / "pulumi").exists() else None)
 
-    def run(
+    def run(  # noqa: PLR0913 - the SDK's own, and one more by name
         self,
         args: list[str],
         cwd: str,
         additional_env: Mapping[str, str],
         on_output: Callable[[str], None] | None = None,
         on_error: Callable[[str], None] | None = None,
+        *,
+        inherited: Sequence[int] = (),
     ) -> CommandResult:
-        """Runs `pulumi args`; the callbacks get each line once the command has ended.
+        """Runs `pulumi args`; the callbacks get each line once the command has ended. It gets the files `inherited`.
 
         Raises CommandError as PulumiCommand.run does.
         """
@@ -87,6 +91,7 @@ class DetachedCommand(PulumiCommand):
                 cwd=cwd,
                 env=env,
                 start_new_session=True,
+                pass_fds=inherited,
             )
             code = process.wait()
             texts = []
@@ -151,6 +156,7 @@ class Stack:
         self._command = DetachedCommand()
         self._stack: automation.Stack | None = None
         self._outputs: dict[str, Any] | None = None
+        self._is_undecided = False  # whether the policies could not tell everything at the last preview
 
     # the stack file ------------------------------------------------------------------------
 
@@ -203,12 +209,29 @@ class Stack:
     def preview(self, *, fence: int | None = None, plan_file: Path | None = None) -> list[Step]:
         """The steps that an `up` would take, `same` left out. Writes the plan when a file is named.
 
-        Raises CloudError with the engine's own words when the preview fails.
+        Raises PolicyViolation, or CloudError with the engine's own words when the preview fails.
         """
         arguments = ["preview", "--json", *(["--save-plan", str(plan_file)] if plan_file else [])]
         with _told("preview", self.name):
-            result = self._cli(*arguments, fence=fence)
+            result, found = self._watched(*arguments, fence=fence)
+        self._is_undecided = any(one.rule == policing.UNDECIDED for one in found)
         return _steps(result.stdout)
+
+    def examine(self) -> list[policing.Found]:
+        """What the policies find in the stack as its file is now. Raises CloudError when it cannot be previewed."""
+        if not self.file.exists() and self._state_file() is None:
+            raise RefusedInput(f"there is no stack {self.name}", hint="pulumi stack ls")
+        with _told("preview", self.name), policing.watching(self.project.root) as watch:
+            try:
+                self._cli(
+                    *("preview", "--json", *watch.arguments),
+                    variables=watch.environment,
+                    inherited=(watch.descriptor,),
+                )
+            except CommandError:
+                if not watch.violations():
+                    raise
+            return watch.findings()
 
     def preview_proposed(self, layout: Layout, generation: int) -> list[Step]:
         """What an `up` of a layout that is not the tenant's would do to the stack as it is now.
@@ -222,20 +245,25 @@ class Stack:
             arguments = ["preview", "--json", "--ignore-protect", "--config-file", str(file)]
             hint = f"mend the cause, or leave the previews out: --no-preview; the plan of {self.name} was not begun"
             with _told("preview", self.name, hint=hint):
-                result = self._cli(*arguments, variables={PROPOSED_VARIABLE: "1"})
+                result, _ = self._watched(*arguments, variables={PROPOSED_VARIABLE: "1"})
         return _steps(result.stdout)
 
     def up(self, *, fence: int | None = None, plan_file: Path | None = None) -> None:
         """`pulumi up`, constrained by the plan when one is named. Raises CloudError when it fails.
 
         By the command itself: `Stack.up` calls the CLI three times more, for outputs with their secrets and a history.
+        With the policies again only where the preview before could not decide something: then each resource is
+        judged before it is made, and PolicyViolation is raised.
         """
         self._outputs = None
         arguments = ["up", "--yes", "--skip-preview", "--suppress-outputs", "--color", "never"]
         if plan_file:
             arguments += ["--plan", str(plan_file)]
         with _told("up", self.name):
-            self._cli(*arguments, fence=fence)
+            if self._is_undecided:
+                self._watched(*arguments, fence=fence)
+            else:
+                self._cli(*arguments, fence=fence)
 
     def exists(self) -> bool:
         """Whether the backend holds the stack."""
@@ -275,13 +303,38 @@ class Stack:
         with _told("outputs", self.name):
             return json.loads(self._cli("stack", "output", "--json").stdout)
 
-    def _cli(
+    def _watched(
         self, *arguments: str, fence: int | None = None, variables: Mapping[str, str] | None = None
+    ) -> tuple[CommandResult, list[policing.Found]]:
+        """With the policy pack. Raises PolicyViolation for what breaks it."""
+        with policing.watching(self.project.root) as watch:
+            try:
+                result = self._cli(
+                    *arguments,
+                    *watch.arguments,
+                    fence=fence,
+                    variables={**(variables or {}), **watch.environment},
+                    inherited=(watch.descriptor,),
+                )
+            except CommandError:
+                policing.refuse(watch.violations(), self.name)
+                raise
+            found = watch.findings()
+            policing.refuse(found, self.name)
+            return result, found
+
+    def _cli(
+        self,
+        *arguments: str,
+        fence: int | None = None,
+        variables: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
     ) -> CommandResult:
         environment = {**self._environment, **(variables or {})}
         if fence is not None:
             environment[FENCE_VARIABLE] = str(fence)
-        return self._command.run([*arguments, "--stack", self.name], str(self.project.root), environment)
+        words, folder = [*arguments, "--stack", self.name], str(self.project.root)
+        return self._command.run(words, folder, environment, inherited=inherited)
 
     def _state_file(self) -> dict[str, Any] | None:
         """The state as the engine last wrote it, read without starting one. It replaces the file as a whole.
@@ -404,9 +457,10 @@ class EngineDied(CloudError):
 
 _DEATH = re.compile(
     r"error reading from server: EOF|transport is closing|code = Unavailable|connection reset by peer"
-    r"|\bcode: -\d|signal: killed"
+    r"|\bcode: -\d|signal: killed|exited prematurely|could not read plugin"
 )
-"""Of a plugin or host: the end of its connection, as gRPC says it. Of the engine or the program: the signal's number.
+"""Of a plugin or host: the end of its connection, as gRPC says it, or that it ended before it had named its port.
+Of the engine or the program: the signal's number.
 
 Measured with Pulumi 3.259; the Automation API prints the engine's own code as `code: -9`, the engine the
 program's as `exit code: -9`.
@@ -511,33 +565,13 @@ class UnexpectedPlan(KeyshiftError):
     """A preview would do what the phase does not ask for; no resource was changed."""
 
 
-STATEFUL = frozenset(
-    {
-        "aws:s3/bucket:Bucket",
-        "aws:kms/externalKey:ExternalKey",
-        "aws:kms/key:Key",
-        "ec:index/deployment:Deployment",
-        "elasticstack:index/index:Index",
-    }
-)
-
-
 def judge(steps: list[Step], after: Layout) -> None:
     """Refuses a plan that does more than make the stack into `after`.
 
     Nothing is ever replaced. Something stateful is created only for a unit of `after`
     and deleted only for one that `after` names as dropped, with its verdict. Raises UnexpectedPlan.
     """
-    gone = {dropped.id for dropped in after.dropped}
-    wrong = []
-    for step in steps:
-        unit = step.name.split("-")[0]
-        if "replace" in step.op:
-            wrong.append(f"replace {step.name}")
-        elif step.type in STATEFUL and step.op == "create" and unit not in _units(after):
-            wrong.append(f"create {step.name}")
-        elif step.type in STATEFUL and step.op == "delete" and unit not in gone:
-            wrong.append(f"delete {step.name}")
+    wrong = list(unfit_steps(steps, after))
     if wrong:
         raise UnexpectedPlan(
             f"the preview of tenant {after.tenant} would {', '.join(wrong)}, which this phase does not ask for; "
@@ -545,7 +579,3 @@ def judge(steps: list[Step], after: Layout) -> None:
             hint=f"look at it: pulumi preview -s tenant-{after.tenant} --diff",
             code="unexpected-plan",
         )
-
-
-def _units(layout: Layout) -> set[str]:
-    return {u.id for units in (layout.keys, layout.storages, layout.searches, layout.pipelines) for u in units}

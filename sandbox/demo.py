@@ -83,7 +83,7 @@ def make_project(folder: Path) -> Path:
     """A project folder of its own: the repository's program, with its own stack files and state."""
     (folder / ".keyshift" / "pulumi").mkdir(parents=True)
     shutil.copy(REPOSITORY / "Pulumi.yaml", folder)
-    for name in ("stacks", "components", "migrate"):
+    for name in ("stacks", "components", "migrate", "policies"):
         (folder / name).symlink_to(REPOSITORY / name)
     return folder
 

@@ -29,8 +29,10 @@ from rich.console import Console
 
 from components.worker.document import document_id, is_searchable
 from migrate import tenants
+from migrate.archive import write_record
 from migrate.copy.s3 import list_uploads, list_versions
 from migrate.errors import KeyshiftError
+from migrate.gate import ArchiveClient
 from migrate.live import Live
 from migrate.show import seconds_text
 from migrate.stack import Project
@@ -108,7 +110,7 @@ class Tour:
         self.work = work
         self.records = records
         self.project = Project.find()
-        self.archive = tenants.ArchiveClient(self.project, TENANT)
+        self.archive = ArchiveClient(self.project, TENANT, fresh_seconds=0)
         self.truth = Truth()
         self.steps: list[Step] = []
         self.homes: set[tuple[str, str]] = set()
@@ -319,7 +321,8 @@ class Tour:
 
     def _must_be_refused(self, what: str) -> None:
         try:
-            self.archive.write("tour", what.replace(" ", "-"), {"what": what})
+            # Without asking the gate: that the cloud refuses is what is shown.
+            write_record(self.archive.side(), "tour", what.replace(" ", "-"), {"what": what})
         except (ClientError, KeyshiftError):
             return
         raise SystemExit(f"{what} was let in")

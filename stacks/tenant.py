@@ -21,9 +21,11 @@ from components.retention import Retention
 from components.search import SearchDeployment, SearchDeploymentArgs
 from stacks.errors import ConfigError
 from stacks.guard import verdict_hook
-from stacks.layout import Cloud, Key, KeyState, Layout, PipelineState, Search, Storage, StorageKind
+from stacks.layout import Cloud, Key, KeyState, Layout, Mode, PipelineState, Search, Storage, StorageKind
 from stacks.layout import Pipeline as PipelineUnit
 
+CUSTOMERS = {Cloud.AWS: Mode.BYOKMS, Cloud.AZURE: Mode.BYOKV}
+"""The mode in which a key lies with the customer."""
 # None leaves it to KMS: a key without material can neither be enabled nor be called disabled.
 ENABLED = {KeyState.PENDING: None, KeyState.ACTIVE: True, KeyState.ARCHIVED: True, KeyState.REVOKED: False}
 
@@ -81,6 +83,8 @@ def build(layout: Layout) -> dict[str, Any]:
         unit.id: _pipeline(ground, unit, sites[unit.storage], roles, searches[unit.search]) for unit in layout.pipelines
     }
     return {
+        # What the policies judge the resources by, and all that they know of the tenant.
+        "layout": layout.model_dump(mode="json"),
         "keys": {id: {"arn": key.arn, "key_id": key.key_id} for id, key in keys.items()},
         "storages": {storage.id: _storage_output(storage, sites[storage.id], watches) for storage in layout.storages},
         "searches": {unit.id: _search_output(ground, unit, searches[unit.id], key_arns) for unit in layout.searches},
@@ -135,10 +139,25 @@ def _imported_key(ground: Ground, key: Key) -> ImportedKey:
             account=ground.account,
             region=layout.region,
             enabled=_is_enabled(layout, key),
+            labels=_labels(layout, key.id, key.id),
             # A key outlives what lies under it: only the end of its tenant releases one.
             retention=ground.retention(release=key.release),
         ),
     )
+
+
+def _labels(layout: Layout, unit: str, key: str | None) -> dict[str, str]:
+    """Whose a unit is. Its mode is that of its key, which stays when the tenant's own mode changes."""
+    mode = Mode.STANDARD
+    if key is not None:
+        mode = Mode.BYOK if layout.key(key).arn is None else CUSTOMERS[layout.cloud]
+    return {
+        "tenant": layout.tenant,
+        "customer": layout.customer,
+        "unit": unit,
+        "mode": str(mode),
+        "key": key or "vendor",
+    }
 
 
 def _is_enabled(layout: Layout, key: Key) -> bool | None:
@@ -169,6 +188,7 @@ def _site(ground: Ground, storage: Storage, key_arns: Mapping[str, pulumi.Input[
             runner_role=ground.role_arn(RUNNER),
             is_writable=serves and layout.gate.jobs == "open",
             is_readable=layout.gate.access == "open",
+            labels=_labels(layout, storage.id, storage.key),
             retention=ground.retention(release=storage.release),
         ),
     )
@@ -232,6 +252,7 @@ def _search(ground: Ground, search: Search, key_arns: Mapping[str, pulumi.Input[
             cloud=str(layout.cloud),
             region=layout.region,
             encryption_key_path=_key_arn(ground, search.key, key_arns),
+            labels=_labels(layout, search.id, search.key),
             retention=ground.retention(release=search.release),
         ),
     )

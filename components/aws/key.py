@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,13 +139,17 @@ class VendorKey(pulumi.ComponentResource):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportedKeyArgs:
-    """`enabled` is None until the customer's material is in: KMS refuses to enable a key without any."""
+    """`enabled` is None until the customer's material is in: KMS refuses to enable a key without any.
+
+    `labels` say whose it is: tenant, customer, mode, key, unit.
+    """
 
     id: str
     tenant: str
     account: str
     region: str
     enabled: bool | None
+    labels: Mapping[str, str]
     retention: Retention
 
 
@@ -180,7 +184,7 @@ class ImportedKey(pulumi.ComponentResource):
             enabled=args.enabled,
             deletion_window_in_days=DELETION_WINDOW_DAYS,
             policy=json.dumps(policy, sort_keys=True),
-            tags={"keyshift:tenant": args.tenant, "keyshift:unit": args.id},
+            tags=naming.tags(args.labels),
             opts=pulumi.ResourceOptions.merge(
                 args.retention.options(self),
                 # The import sets both outside Pulumi; a refresh would show them as drift.

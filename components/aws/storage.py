@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,10 @@ class SharedBucket(pulumi.ComponentResource):
 
 @dataclass(frozen=True, kw_only=True)
 class DedicatedBucketArgs:
-    """`is_writable`: Archive may write. `is_readable`: not sealed. The runner may always do both."""
+    """`is_writable`: Archive may write. `is_readable`: not sealed. The runner may always do both.
+
+    `labels` say whose it is: tenant, customer, mode, key, unit.
+    """
 
     id: str
     bucket: str
@@ -84,6 +87,7 @@ class DedicatedBucketArgs:
     runner_role: str
     is_writable: bool
     is_readable: bool
+    labels: Mapping[str, str]
     retention: Retention
 
 
@@ -116,6 +120,7 @@ class DedicatedBucket(pulumi.ComponentResource):
             retention=args.retention,
             # A bucket key would outlive the revocation of the customer's key for an unstated time.
             bucket_key_enabled=False,
+            tags=naming.tags(args.labels),
         )
         self.bucket = bucket.bucket
         self.arn = bucket.arn
@@ -131,9 +136,12 @@ def _bucket(  # noqa: PLR0913 - each is one fact about the bucket, all of them b
     policy: pulumi.Input[str],
     retention: Retention,
     bucket_key_enabled: bool = True,
+    tags: Mapping[str, str] | None = None,
 ) -> aws.s3.Bucket:
     """A bucket and its settings, one after the other: S3 answers OperationAborted to two at once."""
-    made = aws.s3.Bucket(f"{unit}-bucket", bucket=bucket, force_destroy=False, opts=retention.options(parent))
+    made = aws.s3.Bucket(
+        f"{unit}-bucket", bucket=bucket, force_destroy=False, tags=tags, opts=retention.options(parent)
+    )
 
     def after(*previous: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=parent, depends_on=previous, deleted_with=made, protect=retention.protect)

@@ -18,7 +18,7 @@ import stamina
 from botocore import exceptions as botocore_errors
 from botocore.exceptions import ClientError
 
-from migrate.aws import code_of, explained, status_of
+from migrate.aws import code_of, explained, is_unreadable, status_of
 from migrate.copy.manifest import Copied, Manifest, Row
 from migrate.copy.s3 import (
     ASLEEP,
@@ -40,6 +40,7 @@ from migrate.copy.s3 import (
 )
 from migrate.copy.settle import Fingerprint
 from migrate.errors import Conflict, RefusedInput
+from migrate.outage import THROTTLED
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
 
@@ -378,7 +379,8 @@ def _asks_for_patience(error: Exception) -> bool:
     """Throttled, overloaded, cut off, or 409: another conditional write of this key was under way."""
     if isinstance(error, botocore_errors.ConnectionError | botocore_errors.HTTPClientError):
         return True
-    return code_of(error) in {"SlowDown", "ConditionalRequestConflict"} or status_of(error) in {500, 502, 503, 504}
+    passes = THROTTLED | {"ConditionalRequestConflict"}
+    return code_of(error) in passes or is_unreadable(error) or status_of(error) in {500, 502, 503, 504}
 
 
 # after a kill ---------------------------------------------------------------------------------

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from migrate.copy.engine import Transfer, class_at_target
 from migrate.copy.manifest import NEWER, Differences, Row, Where
 from migrate.copy.merkle import MerkleRoot
-from migrate.copy.s3 import Description, Side, called, describe, list_versions, same_algorithm, tags
+from migrate.copy.reading import read_version
+from migrate.copy.s3 import Description, Side, describe, list_versions, same_algorithm, tags
 from migrate.errors import VerificationFailed
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
@@ -232,17 +232,14 @@ def _wrong_key(target: Description, key_arn: str | None) -> Iterator[str]:
 
 def hash_of(side: Side, key: str, version_id: str) -> str:
     """`sha256:` and the SHA-256 of one version's bytes, read in pieces."""
-    place: dict[str, Any] = {
-        "Bucket": side.storage.bucket,
-        "Key": side.storage.prefix + key,
-        "VersionId": version_id,
-    }
-    body = called(f"reading {side.storage}{key}", side.s3.get_object, **place)["Body"]
-    whole = hashlib.sha256()
-    with closing(body):
-        for chunk in body.iter_chunks(CHUNK):
+
+    def hashed(answer: Mapping[str, Any]) -> str:
+        whole = hashlib.sha256()
+        for chunk in answer["Body"].iter_chunks(CHUNK):
             whole.update(chunk)
-    return f"sha256:{whole.hexdigest()}"
+        return f"sha256:{whole.hexdigest()}"
+
+    return read_version(side, key, version_id, hashed)
 
 
 def _root(transfer: Transfer) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,8 @@ from elasticsearch import ApiError, Elasticsearch
 
 from components.worker.document import Document, NotIndexable, document
 from migrate.copy.manifest import Manifest
-from migrate.copy.s3 import Side, called
+from migrate.copy.reading import read_version
+from migrate.copy.s3 import Side
 from migrate.errors import CloudError, Conflict, VerificationFailed
 from migrate.index.documents import Documents, Made, ObjectRef
 from migrate.index.scan import scan, search_errors
@@ -124,23 +124,18 @@ def _hide(job: _Job, documents: Documents) -> int:
 
 def _read(side: Side, ref: ObjectRef) -> _Lines:
     """The document of one object version; its bytes go through the hash and are not kept."""
-    answer = called(
-        f"reading {side.storage}{ref.key}",
-        side.s3.get_object,
-        Bucket=side.storage.bucket,
-        Key=side.storage.prefix + ref.key,
-        VersionId=ref.version_id,
-    )
+
+    def made(answer: Mapping[str, Any]) -> Document:
+        return document(ref.key, answer["Metadata"], answer["ContentLength"], answer["Body"].iter_chunks(CHUNK))
+
     try:
-        with closing(answer["Body"]) as body:
-            made = document(ref.key, answer["Metadata"], answer["ContentLength"], body.iter_chunks(CHUNK))
+        return _line(read_version(side, ref.key, ref.version_id, made), ref)
     except NotIndexable as error:
         raise VerificationFailed(
             f"{side.storage}{ref.key} has no document: {error}",
             hint="it is not what Archive writes; mend or remove it, then run this again",
             code="not-indexable",
         ) from error
-    return _line(made, ref)
 
 
 def _line(made: Document, ref: ObjectRef | None) -> _Lines:

@@ -79,6 +79,11 @@ def _redirected(moves: Moves, job: Job) -> tuple[datetime, float]:
 def _drain(moves: Moves, move: Move) -> Found:
     """With a verdict: from an empty list, so that what it signs was all seen now."""
     started, side, operation = datetime.now(UTC), _side(moves, move), moves.operation
+    subject = move.key or str(move.storage)
+    if move.verdict and (signed := moves.verdicts.load(move.verdict)) is not None:
+        # A kill came between the signature and the note of it: another listing would not be the one that was signed.
+        id = moves.sign(move, VerdictKind.DRAINED, subject, started)
+        return {**signed.counts, **signed.details, "verdict": id}
     with in_place_manifest(moves.manifest_path, side) as manifest:
         since, _ = _redirected(moves, Job(side, manifest))
     path = moves.folder / "operations" / operation.id / DRAINED if move.verdict else moves.manifest_path
@@ -93,7 +98,7 @@ def _drain(moves: Moves, move: Move) -> Found:
     verdict = moves.sign(
         move,
         VerdictKind.DRAINED,
-        move.key or str(move.storage),
+        subject,
         started,
         counts={
             "versions": found.versions,

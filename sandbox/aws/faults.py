@@ -2,7 +2,9 @@
 
 POST /_sandbox/faults with any of: `latency_ms` (every S3 request, until set again), `slowdown_503`
 (the next n S3 requests are refused with SlowDown), `drop` (the next n S3 requests are carried out,
-but the connection breaks before the answer), `kms_throttle` (the next n KMS calls, S3's included).
+but the connection breaks before the answer), `truncate` (the next n S3 answers that have a body break
+off in its middle), `page_limit` (a listing holds so many keys at most, until set to 0), `kms_throttle`
+(the next n KMS calls, S3's included).
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ class Faults:
     latency_ms: int = 0
     slowdown_503: int = 0
     drop: int = 0
+    truncate: int = 0
+    page_limit: int = 0
     kms_throttle: int = 0
 
     def update(self, asked: Mapping[str, Any]) -> None:

@@ -58,7 +58,8 @@ class Front:
         self._kms = Kms(folder / "state", region, principal_exists=principal_exists)
         self._kms_app = kms_app(self._kms, resolve)
         self._store = Store()
-        self._gate = Gate(Services(self._store, Access(self._store), KeyRing(self._kms, region), region))
+        keys, page_limit = KeyRing(self._kms, region), lambda: self._faults.page_limit
+        self._gate = Gate(Services(self._store, Access(self._store), keys, region, page_limit))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -133,6 +134,10 @@ class Front:
         if self._faults.strikes("drop"):
             _connection.get().writer.transport.abort()
             return
+        if answer.body and scope["method"] != "HEAD" and self._faults.strikes("truncate"):
+            await _send(send, answer, cut_to=len(answer.body) // 2)
+            _connection.get().writer.close()
+            return
         await _send(send, answer)
 
     async def _ministack(self, service: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +157,7 @@ class Front:
         if place == ("GET", "/_sandbox/health"):
             await _json(send, 200, {"status": "ok", "region": self._region})
         elif place == ("GET", "/_sandbox/faults"):
-            await _json(send, 200, self._faults.state())
+            await _json(send, 200, self._left())
         elif place == ("POST", "/_sandbox/faults"):
             await self._set_faults(receive, send)
         else:
@@ -164,7 +169,12 @@ class Front:
         except ValueError as error:
             await _json(send, 400, {"message": str(error)})
             return
-        await _json(send, 200, self._faults.state())
+        await _json(send, 200, self._left())
+
+    def _left(self) -> dict[str, int]:
+        """What has not struck yet; KMS counts down what was passed on to it."""
+        state = self._faults.state()
+        return {**state, "kms_throttle": state["kms_throttle"] + self._kms.faults.state()["throttle"]}
 
 
 def signed_service(headers: Mapping[str, str], query: Mapping[str, list[str]]) -> str | None:
@@ -194,10 +204,11 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(chunks)
 
 
-async def _send(send: Send, answer: Answer) -> None:
+async def _send(send: Send, answer: Answer, *, cut_to: int | None = None) -> None:
+    """The whole answer; with `cut_to` only so many bytes of its body, under the length of all."""
     headers = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in answer.headers.items()]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": answer.body[:cut_to], "more_body": cut_to is not None})
 
 
 async def _refuse(send: Send, headers: Mapping[str, str], status: int, code: str, message: str) -> None:

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 from aws_server import PROFILES, REGION, VENDOR, running_aws, start_aws, until
-from botocore.exceptions import ConnectionClosedError, EndpointConnectionError, HTTPClientError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
 from gate_lab import Lab, allow, arn, body_of, policy, refused, unique
 
 pytestmark = pytest.mark.sandbox
@@ -94,6 +101,31 @@ def test_a_dropped_connection_hides_that_the_write_was_done(lab: Lab) -> None:
     with pytest.raises((ConnectionClosedError, EndpointConnectionError, HTTPClientError)):
         lab.s3.put_object(Bucket=bucket, Key="k", Body=b"body")
     assert body_of(lab.s3.get_object(Bucket=bucket, Key="k")) == b"body"
+
+
+def test_an_answer_breaks_off_in_its_middle_as_often_as_it_was_told(lab: Lab) -> None:
+    bucket = lab.bucket()
+    lab.s3.put_object(Bucket=bucket, Key="k", Body=b"body" * 1000)
+    lab.server.set_faults('{"truncate": 2}')
+    with pytest.raises((IncompleteReadError, ResponseStreamingError)):
+        body_of(lab.s3.get_object(Bucket=bucket, Key="k"))
+    with pytest.raises((ConnectionClosedError, ClientError)):  # boto3 takes half a document for an error of S3
+        lab.s3.list_objects_v2(Bucket=bucket)
+    assert body_of(lab.s3.get_object(Bucket=bucket, Key="k")) == b"body" * 1000
+
+
+def test_a_listing_comes_in_pages_as_small_as_it_was_told(lab: Lab) -> None:
+    bucket = lab.bucket()
+    for key in "abc":
+        lab.s3.put_object(Bucket=bucket, Key=key, Body=b"body")
+    lab.server.set_faults('{"page_limit": 2}')
+    try:
+        page = lab.s3.list_object_versions(Bucket=bucket)
+        assert ([one["Key"] for one in page["Versions"]], page["IsTruncated"]) == (["a", "b"], True)
+        assert len(lab.s3.list_objects_v2(Bucket=bucket)["Contents"]) == 2
+    finally:
+        lab.server.set_faults('{"page_limit": 0}')
+    assert len(lab.s3.list_objects_v2(Bucket=bucket)["Contents"]) == 3
 
 
 # Events

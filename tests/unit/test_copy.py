@@ -216,14 +216,15 @@ def test_a_copy_whose_answer_was_lost_is_recognised_and_not_made_again(clouds):
     assert bodies(s3, "dedicated") == {"records/a/1.json": [b"one", b"two"]}
 
 
-def test_a_throttled_copy_is_repeated(clouds):
+@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("ThrottlingException", 400), ("400", 400)])
+def test_a_throttled_copy_is_repeated(clouds, code, status):
     s3, transfer = clouds
     put(s3, "records/a/1.json")
     refusals = iter([True, True])
 
     def throttle(name: str, _: Mapping[str, Any]) -> None:
         if name == "copy_object" and next(refusals, False):
-            raise error("SlowDown", 503)
+            raise error(code, status)
 
     s3.before = throttle
     assert copy_pass(transfer, unwatched).copied == 1

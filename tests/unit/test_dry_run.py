@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 import layouts
 import pytest
 import yaml
+from engine_log import asked_all
 from fake_s3 import put, two_storages
 from pulumi.automation import CommandError, CommandResult
 from test_guard import NOW, recorded, rendered
@@ -98,7 +100,10 @@ class Engine:
         self.environment: Mapping[str, str] = {}
         self.config: dict[str, Any] = {}
 
-    def run(self, arguments: list[str], _: str, environment: Mapping[str, str]) -> CommandResult:
+    def run(
+        self, arguments: list[str], _: str, environment: Mapping[str, str], inherited: Sequence[int]
+    ) -> CommandResult:
+        os.write(inherited[0], asked_all())
         self.arguments, self.environment = arguments, environment
         self.config = yaml.safe_load(self._file.read_text())
         return CommandResult(stdout=json.dumps({"steps": self.steps}), stderr="", code=0)
@@ -134,7 +139,7 @@ def test_a_proposed_layout_is_previewed_from_a_file_of_its_own_and_the_real_one_
 
 
 def test_a_layout_that_cannot_be_previewed_is_an_error_with_a_way_on(stack: Stack) -> None:
-    def fail(*_: Any) -> CommandResult:
+    def fail(*_: Any, **__: Any) -> CommandResult:
         raise CommandError(CommandResult(stdout="error: tenant acme is sealed", stderr="", code=255))
 
     stack._command = SimpleNamespace(run=fail)

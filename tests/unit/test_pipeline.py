@@ -11,6 +11,7 @@ from fake_s3 import SOURCE, FakeS3, delete, put, two_storages
 from fake_sqs import FakeSqs
 from layouts import standard
 from test_fill import FakeSearch
+from test_worker_edits import Log
 
 from components.worker.document import Document
 from components.worker.elastic import SearchError, Stored, Written
@@ -20,7 +21,7 @@ from migrate.copy.s3 import Side
 from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
 from migrate.pipeline import objects_of, told
 from migrate.repair import Sides, compare, mend
-from stacks.layout import PipelineState
+from stacks.layout import PipelineState, Serves
 
 KEY = "records/people/1.json"
 ATTACHED = {"revision": "1", "archived-at": "2026-01-01T00:00:00.000Z"}
@@ -148,6 +149,67 @@ def test_a_detached_pipeline_is_left_alone(tenant):
     tenant.sqs.queues["letters"] = ["one"]
     assert pipeline.replay(tenant, 100) == []
     assert tenant.sqs.queues["letters"] == ["one"]
+
+
+# the last edits --------------------------------------------------------------------------------
+
+
+class Indices:
+    """What a freeze does to the index of edits, and whether it is there."""
+
+    def __init__(self, log: Log, *, is_there: bool = True) -> None:
+        self.indices, self.log, self.is_there, self.blocks = self, log, is_there, []
+
+    def exists(self, index: str) -> bool:
+        return self.is_there
+
+    def add_block(self, index: str, block: str) -> None:
+        self.blocks.append((index, block))
+        self.log.add = self._refuse  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise AssertionError("an edit past the block")
+
+
+@dataclass
+class Moved:
+    """As much of `Live` as the last edits of a search need: e2 serves, e1 goes."""
+
+    side: Side
+    indices: Indices
+    serves: Any = field(default_factory=lambda: Serves(storage="s1", search="e2", pipeline="p2"))
+
+    def search(self, id: str) -> Indices:
+        assert id in {"e1", "e2"}
+        return self.indices
+
+    def storage(self, id: str) -> Side:
+        assert id == "s1"
+        return self.side
+
+
+def test_what_is_left_of_a_search_that_goes_reaches_the_storage_first(side, monkeypatch):
+    s3_of(side).page = 100
+    write_record(side, "people", "1", {"name": "a"})
+    log = Log()
+    log.add(KEY, {"note": "the last one"})
+    log.add("records/people/gone.json", {"note": "too late"}, author="bob")
+    monkeypatch.setattr(pipeline, "edits_of", lambda _live, _search: log)
+    live = Moved(side, Indices(log))
+    found = pipeline.take_in_last(live, "e1")  # pyright: ignore[reportArgumentType]
+    assert found["edits"] == {"applied": 1, "refused": 1}
+    assert [one["reason"][:7] for one in found["told"]] == ["deleted"]
+    assert "too late" not in json.dumps(found), "what an edit says is the customer's"
+    assert live.indices.blocks == [("edits-000001", "write")]
+    assert objects_of(side).held(KEY).metadata["revision"] == "2"
+    assert pipeline.take_in_last(live, "e1")["edits"] == {}  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("search", "is_there"), [("e2", True), ("e1", False)])
+def test_a_search_that_serves_or_that_is_gone_already_is_not_closed(side, search, is_there):
+    live = Moved(side, Indices(Log(), is_there=is_there))
+    assert pipeline.take_in_last(live, search) == {}  # pyright: ignore[reportArgumentType]
+    assert live.indices.blocks == []
 
 
 # edits -----------------------------------------------------------------------------------------

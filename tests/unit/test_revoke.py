@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import graph
 import layouts
 import pytest
 from hypothesis import given
@@ -28,6 +29,7 @@ from migrate.revoke import Revoker, StillOpen
 from migrate.seal import Sealer
 from migrate.seals import Lost, Seals
 from migrate.stack import Project
+from stacks import tenant
 from stacks.layout import Key, KeyState, Layout, Mode
 from stacks.record import connect
 
@@ -73,6 +75,19 @@ def test_a_revoked_tenant_is_known_by_its_layout_and_not_revoked_twice(tenant: L
 
 def test_a_seal_alone_is_no_revocation() -> None:
     assert not is_revoked(layouts.sealed(layouts.byok_active()))
+
+
+@pytest.mark.parametrize("name", [name for name in layouts.ALL if name != "byok_pending"])
+def test_a_revocation_asks_the_cloud_for_exactly_what_the_seal_has_done(name: str) -> None:
+    layout = layouts.ALL[name]()
+    shut = layout.model_copy(update={"gate": layout.gate.model_copy(update={"access": "closed"})})
+    wanted, asked = (
+        graph.run(lambda layout=layout: tenant.build(layout), stack="tenant-acme").resources
+        for layout in (shut, revoked(layout))
+    )
+    differs = {one for one in wanted if wanted[one] != asked[one] and not one.endswith("-worker")}
+    assert differs == set(), "in the middle of a rotation the runner has to read under the old key too, once it is back"
+    assert wanted.keys() == asked.keys()
 
 
 # the whole ------------------------------------------------------------------------------------

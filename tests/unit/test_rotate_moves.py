@@ -9,7 +9,7 @@ from typing import Any
 
 import layouts
 import pytest
-from fake_s3 import DAY, SOURCE_KEY, TARGET_KEY, a_history, error
+from fake_s3 import DAY, SOURCE_KEY, TARGET_KEY, a_history, error, put
 from sqlalchemy import Engine
 from test_rekey import STORED, Lab
 from test_runner import FakeMoves, FakeStack, MemoryJournal, verdict
@@ -127,7 +127,10 @@ def test_a_key_disabled_too_early_is_waited_for_by_its_name_with_what_lies_under
     assert moves.do(REKEY)["rekeyed"] == STORED
 
 
-def test_the_proof_is_signed_over_what_was_seen_now_and_only_once(lab: Lab, moves: Moves) -> None:
+def test_the_proof_is_signed_over_what_was_seen_now_and_only_once(
+    lab: Lab, moves: Moves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "prepare", lambda client: client)
     moves.do(REKEY)
     assert "verdict" not in moves.do(DRAIN)
     lab.s3.calls.clear()
@@ -138,7 +141,10 @@ def test_the_proof_is_signed_over_what_was_seen_now_and_only_once(lab: Lab, move
     assert (signed.kind, signed.subject, signed.passed) == (VerdictKind.DRAINED, "k1", True)
     assert signed.counts == {"versions": STORED, "delete_markers": 4, "under_another_key": 0, "uploads_aborted": 0}
     assert (signed.details["from"], signed.details["to"]) == (SOURCE_KEY, TARGET_KEY)
-    assert moves.do(PROOF)["verdict"] == found["verdict"]
+    put(lab.s3, "records/a/9.json", b"written between the signature and a kill")
+    again = moves.do(PROOF)
+    assert (again["verdict"], again["versions"], again["left"]) == (found["verdict"], STORED, "k1")
+    assert check(moves.live, tmp_path, signed, unwatched).result == HOLDS, "the list is still the one that was signed"
     assert [line["event"]["event"] for line in moves.log.events()] == ["verdict"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from fake_s3 import SOURCE, FakeS3, put
 
-from migrate import durable, runner
+from migrate import durable, outage, runner
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.events import Event, StepBegun, Waits
@@ -375,8 +375,10 @@ def test_a_wait_for_a_person_is_kept_with_its_reason_and_goes_on_at_resume(
 
 
 def test_a_librarys_error_stops_the_operation_with_a_sentence_and_it_can_be_resumed(
-    walker: Runner, records: Records, moves: FakeMoves
+    walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outage, "OUTAGE_SECONDS", 0)
+    moves.lost_key = lambda: None
     moves.fails["copy"] = EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
     with pytest.raises(KeyshiftError, match="AWS cannot be reached") as failed:
         walker.run(OperationKind.ENABLE, "byok")
@@ -662,13 +664,13 @@ def test_a_runner_overtaken_in_a_step_leaves_the_operation_as_its_successor_has_
     assert "build/3-copy" not in held.results
 
 
-@pytest.mark.parametrize("status", ["429", "502", "503", "504"])
+@pytest.mark.parametrize("status", ["429", "502", "503", "504", "SlowDown", "ThrottlingException", "unreachable"])
 @pytest.mark.parametrize("kind", ["fill", "verify-index", "canary"])
-def test_a_search_that_restarts_is_waited_for_by_name_and_the_step_is_done_again(
+def test_a_service_that_restarts_or_is_overloaded_is_waited_for_by_name_and_the_step_is_done_again(
     walker: Runner, records: Records, moves: FakeMoves, kind: str, status: str
 ) -> None:
-    outage = CloudError(f"the search answered {status}", cloud_code=status)
-    do, failed = moves.do, [outage, outage]
+    away = CloudError(f"the search answered {status}", cloud_code=status)
+    do, failed = moves.do, [away, away]
 
     def down(move: Move) -> dict[str, Any]:
         if move.kind == kind and failed:
@@ -678,13 +680,13 @@ def test_a_search_that_restarts_is_waited_for_by_name_and_the_step_is_done_again
     moves.do = down
     moves.lost_key = lambda: None
     assert walker.run(OperationKind.ENABLE, "byok").state == "done"
-    assert moves.waited == [outage.message] * 2
+    assert moves.waited == [away.message] * 2
 
 
 def test_a_search_that_stays_away_stops_the_operation_and_a_resume_goes_on(
     walker: Runner, records: Records, moves: FakeMoves, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "OUTAGE_SECONDS", 0)
+    monkeypatch.setattr(outage, "OUTAGE_SECONDS", 0)
     moves.fails["verify-index"] = CloudError("the search answered 503", cloud_code="503", hint="see that it runs")
     moves.lost_key = lambda: None
     with pytest.raises(KeyshiftError, match="answered 503"):

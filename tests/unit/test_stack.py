@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +15,13 @@ from typing import Any
 import layouts
 import pytest
 import yaml
+from engine_log import asked_all, line_of
 from pulumi.automation import CommandError, CommandResult
 
+from migrate import policing
 from migrate import stack as stacks
-from migrate.errors import CloudError, RefusedInput
+from migrate.errors import CloudError, KeyshiftError, RefusedInput
+from migrate.policing import PolicyViolation
 from migrate.stack import Project, Stack, Step, UnexpectedPlan, diagnostics, is_alive, judge
 from stacks.layout import Layout
 
@@ -296,8 +299,10 @@ def test_a_recovery_looks_for_pending_creates_in_the_state_file(stack: Stack, mo
 def test_a_preview_and_an_up_act_under_the_fence_and_the_plan(stack: Stack, tmp_path: Path) -> None:
     calls: list[tuple[list[str], str | None]] = []
 
-    def run(arguments: list[str], _: str, environment: dict[str, str]) -> CommandResult:
+    def run(arguments: list[str], _: str, environment: dict[str, str], inherited: Sequence[int]) -> CommandResult:
         calls.append((arguments, environment.get("KEYSHIFT_FENCE")))
+        for descriptor in inherited:
+            os.write(descriptor, asked_all())
         return CommandResult(stdout='{"steps": []}', stderr="", code=0)
 
     stack._command = SimpleNamespace(run=run)
@@ -305,11 +310,78 @@ def test_a_preview_and_an_up_act_under_the_fence_and_the_plan(stack: Stack, tmp_
     stack.up(fence=9, plan_file=tmp_path / "plan.json")
     stack.preview()
     (previewed, first), (upped, second), (plain, third) = calls
-    assert previewed == ["preview", "--json", "--save-plan", str(tmp_path / "plan.json"), "--stack", "tenant-acme"]
+    assert previewed[:4] == ["preview", "--json", "--save-plan", str(tmp_path / "plan.json")]
+    assert previewed[-2:] == ["--stack", "tenant-acme"]
+    assert previewed[previewed.index("--policy-pack") + 1] == str(policing.PACK)
     assert upped[:2] == ["up", "--yes"]
     assert upped[upped.index("--plan") + 1] == str(tmp_path / "plan.json")
-    assert plain == ["preview", "--json", "--stack", "tenant-acme"]
+    assert "--policy-pack" not in upped, "the plan that binds it was judged"
+    assert plain[:2] == ["preview", "--json"]
     assert (first, second, third) == ("9", "9", None)
+
+
+VIOLATION = {
+    "resourceUrn": "urn:pulumi:tenant-acme::keyshift::aws:s3/bucket:Bucket::s2-bucket",
+    "message": "A bucket that still holds objects cannot be deleted.\nit would go\nto do: something\nsee a page\n",
+    "policyName": "storage-kept",
+    "policyPackName": "keyshift",
+    "enforcementLevel": "mandatory",
+}
+ADVICE = VIOLATION | {"policyName": "undecided", "enforcementLevel": "advisory"}
+
+
+def engine_that_logs(stack: Stack, log: bytes, *, fails: bool = False) -> list[list[str]]:
+    """An engine that writes this log; what it was called with."""
+    calls: list[list[str]] = []
+
+    def run(arguments: list[str], _: str, __: dict[str, str], inherited: Sequence[int] = ()) -> CommandResult:
+        calls.append(arguments)
+        for descriptor in inherited:
+            os.write(descriptor, log)
+        done = CommandResult(stdout='{"steps": []}', stderr="error: preview failed", code=int(fails))
+        if fails:
+            raise CommandError(done)
+        return done
+
+    stack._command = SimpleNamespace(run=run)
+    return calls
+
+
+def test_a_violation_is_told_with_rule_resource_and_what_to_do(stack: Stack) -> None:
+    engine_that_logs(stack, line_of({"policyEvent": VIOLATION}), fails=True)
+    with pytest.raises(PolicyViolation) as refused:
+        stack.preview()
+    assert refused.value.message == (
+        "tenant-acme would break 1 policies, so it stays as it is: s2-bucket: it would go [storage-kept]"
+    )
+    assert "force_destroy=False" in refused.value.hint
+    assert "keyshift policy explain storage-kept" in refused.value.hint
+
+
+def test_a_preview_that_fails_for_another_reason_says_that_reason(stack: Stack) -> None:
+    engine_that_logs(stack, asked_all(), fails=True)
+    with pytest.raises(CloudError, match="preview failed"):
+        stack.preview()
+
+
+def test_a_preview_whose_policies_were_not_asked_is_not_taken_for_a_good_one(stack: Stack) -> None:
+    engine_that_logs(stack, b"")
+    with pytest.raises(KeyshiftError, match="policies were not asked") as refused:
+        stack.preview()
+    assert refused.value.code == "policies-not-asked"
+
+
+def test_what_a_preview_could_not_decide_is_judged_again_in_the_update_and_only_then(stack: Stack) -> None:
+    engine_that_logs(stack, asked_all({"policyEvent": ADVICE}))
+    stack.preview()
+    calls = engine_that_logs(stack, asked_all())
+    stack.up()
+    assert "--policy-pack" in calls[-1]
+    engine_that_logs(stack, asked_all())
+    stack.preview()
+    calls = engine_that_logs(stack, asked_all())
+    stack.up()
+    assert "--policy-pack" not in calls[-1], "it would cost each update what the preview has paid already"
 
 
 # processes ------------------------------------------------------------------------------------

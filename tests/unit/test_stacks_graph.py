@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import replace
 
 import graph
 import layouts
@@ -138,7 +139,9 @@ def test_no_change_of_gate_or_state_replaces_anything():
 
 def test_a_rotation_changes_the_buckets_default_key_and_not_the_bucket():
     before, after = build(layouts.byok_active()), build(layouts.rotation())
-    assert before.resources["s1-bucket"] == after.resources["s1-bucket"]
+    was, now = before.resources["s1-bucket"], after.resources["s1-bucket"]
+    assert was.inputs["tags"] | {"keyshift:key": "k2"} == now.inputs["tags"], "the one thing that says the new key"
+    assert replace(was, inputs={**was.inputs, "tags": {}}) == replace(now, inputs={**now.inputs, "tags": {}})
     rules = [g.resources["s1-bucket-encryption"].inputs["rules"][0] for g in (before, after)]
     ids = [rule["applyServerSideEncryptionByDefault"]["kmsMasterKeyId"].rpartition("/")[2] for rule in rules]
     assert ids == ["k1-key", "k2-key"]

@@ -28,6 +28,8 @@ class Services:
     access: Access
     keys: KeyRing
     region: str
+    page_limit: Callable[[], int] = lambda: 0
+    """The most that a listing may hold now, 0 for S3's own limit: S3 may return fewer keys than were asked for."""
 
     def bucket_encryption(self, owner: str, bucket: str) -> BucketEncryption:
         document = self.store.encryption(owner, bucket)

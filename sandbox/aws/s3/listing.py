@@ -46,12 +46,12 @@ def _rows(names: Iterable[str], prefix: str, delimiter: str, after: str, most: i
     return _Rows(found, frozenset(prefixes), is_truncated=False)
 
 
-def _limit(request: Request, name: str) -> int:
-    value = request.query.get(name) or str(_PAGE)
+def _limit(call: Call, name: str) -> int:
+    value = call.request.query.get(name) or str(_PAGE)
     if not value.isdecimal() or int(value) > 2**31 - 1:
         fields = {"ArgumentName": name, "ArgumentValue": value}
         raise S3Error("InvalidArgument", "Provided max-keys not an integer or within integer range", fields=fields)
-    return min(int(value), _PAGE)
+    return min(int(value), call.services.page_limit() or _PAGE)
 
 
 def _encoder(request: Request) -> Callable[[str], str]:
@@ -99,7 +99,7 @@ def _after_token(token: str) -> str:
 def _list(call: Call, marker: str, after: str, *, is_v2: bool) -> Answer:
     request = call.request
     prefix, delimiter = request.query.get("prefix", ""), request.query.get("delimiter", "")
-    encode, most = _encoder(request), _limit(request, "max-keys")
+    encode, most = _encoder(request), _limit(call, "max-keys")
     objects = call.services.store.objects(call.owner, request.bucket)
     rows = _rows(sorted(name for name in objects if name.startswith(prefix)), prefix, delimiter, after, most)
     owner = _owner(call.owner) if not is_v2 or request.query.get("fetch-owner") == "true" else ""
@@ -154,7 +154,7 @@ async def list_versions(call: Call) -> Answer:
     key_marker, version_marker = request.query.get("key-marker", ""), request.query.get("version-id-marker", "")
     if version_marker and not key_marker:
         raise S3Error("InvalidArgument", "A version-id marker cannot be specified without a key marker.")
-    encode, most = _encoder(request), _limit(request, "max-keys")
+    encode, most = _encoder(request), _limit(call, "max-keys")
     page: list[_VersionRow] = []
     is_truncated = False
     for row in _version_rows(call, key_marker, version_marker):
@@ -223,7 +223,7 @@ async def list_uploads(call: Call) -> Answer:
     request = call.request
     if request.query.get("delimiter"):
         raise S3Error("NotImplemented", "Grouping uploads by a delimiter is not implemented.", 501)
-    encode, most = _encoder(request), _limit(request, "max-uploads")
+    encode, most = _encoder(request), _limit(call, "max-uploads")
     key_marker, id_marker = request.query.get("key-marker", ""), request.query.get("upload-id-marker", "")
     prefix = request.query.get("prefix", "")
     uploads = [row for row in call.services.store.uploads(call.owner, request.bucket) if row[0].startswith(prefix)]
