@@ -35,9 +35,6 @@ LOCKS = frozenset({OperationKind.REVOKE, OperationKind.RESTORE})
 """Operations that no runner walks: they close and open a tenant whatever its other operation is in the middle of."""
 
 
-ROTATIONS = frozenset({OperationKind.ROTATE, OperationKind.CONFIRM})
-
-
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -33,7 +33,7 @@ from migrate.guard import Guard
 from migrate.live import Live
 from migrate.log import Log
 from migrate.moves import Moves
-from migrate.operations import ABORTABLE, ROTATIONS, OperationKind, Phase, Plan, Request
+from migrate.operations import ABORTABLE, OperationKind, Phase, Plan, Request
 from migrate.pending import PendingRotations
 from migrate.plan import plan
 from migrate.progress import Progress, Speedometer
@@ -176,10 +176,10 @@ class Runner:
         is_reversible = all(p.reversible for p in self._plan(operation.id).phases if p.name == reached)
         if operation.kind not in ABORTABLE or not is_reversible:
             why = (
-                f"it has come to {operation.step}: the new side serves or is about to"
+                "the customer has rotated their key already, and only they could go back"
+                if operation.kind is OperationKind.CONFIRM or operation.request.key is not None
+                else f"it has come to {operation.step}: the new side serves or is about to"
                 if operation.kind in ABORTABLE
-                else "the customer's key leads to another one already, and only they could go back"
-                if operation.kind in ROTATIONS
                 else f"an operation of the kind {operation.kind} has no way back"
             )
             raise RefusedInput(
@@ -449,14 +449,14 @@ class Runner:
     def _phase(self, operation_id: str, name: str) -> Phase:
         phase = next(p for p in self._plan(operation_id).phases if p.name == name)
         operation = self.records.operation(operation_id)
+        now = datetime.now(UTC)
+        if phase.layout.gate.jobs == "closed" and operation.jobs_closed_at is None:
+            self.records.note_once(operation_id, "jobs_closed_at", now, fence=self._fence)
         limits = any(move.kind == "limit-search" for move in phase.moves)
         if limits and operation.cutoff is None:
-            now = datetime.now(UTC)
             self.records.note_once(
                 operation_id, "cutoff", now.replace(microsecond=now.microsecond // 1000 * 1000), fence=self._fence
             )
-            if phase.layout.gate.jobs == "closed":
-                self.records.note_once(operation_id, "jobs_closed_at", now, fence=self._fence)
             phase = next(p for p in self._plan(operation_id).phases if p.name == name)
         return phase
 

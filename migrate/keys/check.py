@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from botocore.exceptions import ClientError
+from elastic_transport import TransportError
 
 from migrate import aws
 from migrate.copy.s3 import Side, delete_version
@@ -322,7 +323,11 @@ def _by_elastic(ways: Ways) -> list[Finding]:
         return [Finding("elastic", Came.UNTRIED, text)]
     found = []
     for id, ask in sorted(ways.searches.items()):
-        refusal = ask()
+        try:
+            refusal = ask()
+        except TransportError as error:  # the network says nothing about a key
+            found.append(Finding("elastic", Came.UNTRIED, f"{id} cannot be reached: {' '.join(str(error).split())}"))
+            continue
         if refusal:
             found.append(Finding("elastic", Came.FAILED, f"{id} does not answer: {refusal}", policy.ELASTIC))
         else:

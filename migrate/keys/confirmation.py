@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from elastic_transport import TransportError
 from elasticsearch import ApiError
 
 from migrate import aws
@@ -126,7 +125,7 @@ def _asking(live: Live, search: str) -> Callable[[], str]:
     def ask() -> str:
         try:
             live.search(search).cluster.health()
-        except (ApiError, TransportError) as error:
+        except ApiError as error:
             return " ".join(str(error).split())
         return ""
 

@@ -18,7 +18,7 @@ from migrate.plan.customer_rotation import confirm, pause
 from migrate.plan.delete import delete
 from migrate.plan.revocation import restore, revoke
 from migrate.plan.rotate import rotate
-from stacks.layout import Layout, Mode
+from stacks.layout import Layout
 
 
 def plan(request: Request, layout: Layout) -> Plan:
@@ -32,7 +32,7 @@ def plan(request: Request, layout: Layout) -> Plan:
 
 def _rotate(request: Request, layout: Layout) -> list[Phase]:
     """In place for a key in our account; a pause for one in the customer's, who rotates it."""
-    return pause(request, layout) if layout.mode is Mode.BYOKMS and request.key is not None else rotate(request, layout)
+    return rotate(request, layout) if request.key is None else pause(request, layout)
 
 
 _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {

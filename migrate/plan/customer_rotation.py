@@ -10,6 +10,7 @@ from migrate.errors import RefusedInput
 from migrate.operations import Phase, Request, Wait
 from migrate.plan.blue_green import Goal, blue_green
 from migrate.plan.parts import activated, archived, checked, fit_wait, usable_wait, with_key
+from migrate.plan.rotate import rebuild_search
 from stacks.layout import Gate, Key, KeyState, Layout, Serves
 
 IN_USE = frozenset({KeyState.PENDING, KeyState.ACTIVE})
@@ -26,7 +27,11 @@ def pause(request: Request, layout: Layout) -> list[Phase]:
     is_moved = key.id != old.id
     is_quiet = layout.on_rotation.pause == "alias" and layout.gate.jobs == "open" and not request.is_barred
     if not is_moved and is_quiet:
-        return [Phase(name="follow", title=f"note the new material of {key.id}", layout=checked(with_key(layout, key)))]
+        noted = checked(with_key(layout, key))
+        return [
+            Phase(name="follow", title=f"note the new material of {key.id}", layout=noted),
+            *_rebuilt(request, noted),
+        ]
 
     held = with_key(layout, key).model_copy(update={"gate": _paused(request, layout, old, key)})
     redirected = _with_default_key(activated(held, key.id), serves, key.id)
@@ -61,8 +66,9 @@ def confirm(request: Request, layout: Layout) -> list[Phase]:
     """Lets jobs in again. Whatever may lie under another key than the bucket's moves to a new storage under it.
 
     That is so wherever another key was in use: also where the alias went there and back, a write that was under way
-    may have landed under it. In place it could not: another account's key is not taken by UpdateObjectEncryption, and a version that is copied
-    onto itself would become the current one.
+    may have landed under it. In place it could not: another account's key is not taken by UpdateObjectEncryption, and
+    a version that is copied onto itself would become the current one. Where nothing has to move the search alone is
+    made anew, if the customer wants it.
     """
     serves = _serving(layout)
     key = _default_key(layout, serves).id
@@ -70,13 +76,20 @@ def confirm(request: Request, layout: Layout) -> list[Phase]:
     older = [k.id for k in layout.keys if k.id != key and k.alias is not None and k.state is KeyState.ACTIVE]
     if not older:
         title = f"open the gate; all lies under {key}"
-        return [Phase(name="open", title=title, layout=checked(_without_older(opened, key)), reversible=False)]
+        whole = checked(_without_older(opened, key))
+        rebuilt = [p.model_copy(update={"reversible": False}) for p in _rebuilt(request, whole)]
+        return [Phase(name="open", title=title, layout=whole, reversible=False), *rebuilt]
     phases = [
         p.model_copy(update={"reversible": False}) for p in blue_green(request, opened, Goal(mode=layout.mode, key=key))
     ]
     waits = tuple(usable_wait(layout, one) for one in (*older, key))
     last = phases[-1].model_copy(update={"layout": checked(_without_older(phases[-1].layout, key))})
     return [phases[0].model_copy(update={"waits": waits}), *phases[1:-1], last]
+
+
+def _rebuilt(request: Request, layout: Layout) -> list[Phase]:
+    """A new search under the key whose ARN has stayed, where the customer wants one: its data keys are all new then."""
+    return rebuild_search(request, layout) if layout.on_rotation.rebuilds_search else []
 
 
 def confirm_wait(layout: Layout) -> Wait:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from customer_key_lab import ALIAS, BUCKET, TERMS, BotoKms, CustomerKey
+from elastic_transport import ConnectionTimeout
 from kms_lab import CUSTOMER, REGION, VENDOR, VENDOR_ADMIN, VIA_S3, role_session
 
 from migrate.errors import RefusedInput
@@ -193,6 +194,15 @@ def test_a_key_that_is_disabled_between_two_calls_is_not_taken_for_a_missing_sta
 
     failed = check(key.alias, dataclasses.replace(key.ways, prober=Disabled())).failed
     assert [(one.check, one.statement) for one in failed] == [("generate-data-key", None)]
+
+
+def test_a_search_that_cannot_be_reached_says_nothing_about_the_key(key: CustomerKey) -> None:
+    def unreachable() -> str:
+        raise ConnectionTimeout("nobody answers")
+
+    report = check(key.alias, dataclasses.replace(key.ways, searches={"e2": unreachable}))
+    assert report.is_fit
+    assert [one.came for one in report.findings if one.check == "elastic"] == [Came.UNTRIED]
 
 
 def test_an_alias_that_does_not_exist_is_found(key: CustomerKey) -> None:

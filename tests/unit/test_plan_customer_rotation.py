@@ -50,14 +50,14 @@ def bare(mode: Mode = Mode.BYOKMS, **values: object) -> Layout:
     )
 
 
-def tenant(pause: str = "any", *, unit: int = 2, key: int = 1) -> Layout:
+def tenant(pause: str = "any", *, unit: int = 2, key: int = 1, rebuilds_search: bool = False) -> Layout:
     return bare(
         keys=(theirs(key),),
         storages=(Storage(id=f"s{unit}", kind=StorageKind.DEDICATED, key=f"k{key}"),),
         searches=(Search(id=f"e{unit}", key=f"k{key}"),),
         pipelines=(Pipeline(id=f"p{unit}", storage=f"s{unit}", search=f"e{unit}", state=PipelineState.RUNNING),),
         serves=Serves(storage=f"s{unit}", search=f"e{unit}", pipeline=f"p{unit}"),
-        on_rotation=OnRotation(pause=pause),
+        on_rotation=OnRotation(pause=pause, rebuilds_search=rebuilds_search),
     )
 
 
@@ -73,7 +73,7 @@ def confirmed(layout: Layout, cutoff: datetime | None = CUTOFF) -> Plan:
 @st.composite
 def stories(draw: st.DrawFn) -> list[Plan]:
     """Rotations that overtake one another, each fit or not, back to an earlier key too, and then the confirmation."""
-    layout, told = tenant(unit=draw(st.integers(1, 9))), []
+    layout, told = tenant(unit=draw(st.integers(1, 9)), rebuilds_search=draw(st.booleans())), []
     for _ in range(draw(st.integers(1, 5))):
         known = [k for k in layout.keys if k.state in {KeyState.PENDING, KeyState.ACTIVE}]
         fresh = theirs(len(layout.keys) + 1, state=draw(st.sampled_from([KeyState.PENDING, KeyState.ACTIVE])))
@@ -182,6 +182,18 @@ def test_the_same_arn_moves_nothing_and_pauses_all_the_same() -> None:
     assert pause.layout.key("k1").material == "m2"
     assert pause.layout.gate.jobs == "closed"
     assert pause.layout.storages == tenant().storages
+
+
+def test_the_same_arn_gets_a_new_search_where_the_customer_wants_one() -> None:
+    (pause,) = rotated(tenant(rebuilds_search=True), theirs(1, material="m2")).phases
+    first, *rebuilt = confirmed(pause.layout).phases
+    assert (first.name, first.layout.gate.jobs) == ("open", "open"), "jobs do not wait for a search to be made"
+    end = rebuilt[-1].layout
+    assert end.storages == tenant().storages
+    assert [(u.id, u.key) for u in end.searches] == [("e3", "k1")]
+    assert not [phase.name for phase in rebuilt if phase.reversible]
+    noted = rotated(tenant("alias", rebuilds_search=True), theirs(1, material="m2")).phases
+    assert [p.name for p in noted] == ["follow", *(p.name for p in rebuilt)]
 
 
 def test_who_pauses_on_the_alias_alone_only_notes_a_new_material() -> None:
