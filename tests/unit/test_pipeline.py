@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +21,16 @@ from migrate import pipeline, repair
 from migrate.archive import delete_record, read, write_record
 from migrate.copy.s3 import Side
 from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
+from migrate.log import Log as TenantLog
+from migrate.operations import OperationKind
 from migrate.pipeline import objects_of, told
+from migrate.progress import unwatched
+from migrate.records import Records
 from migrate.repair import Sides, compare, mend
+from migrate.seals import Seals
+from migrate.stack import Project
 from stacks.layout import PipelineState, Serves
+from stacks.record import connect
 
 KEY = "records/people/1.json"
 ATTACHED = {"revision": "1", "archived-at": "2026-01-01T00:00:00.000Z"}
@@ -367,3 +376,88 @@ def test_a_comparison_of_nothing_proves_nothing(sides):
     with pytest.raises(VerificationFailed, match="nothing to compare"):
         compare(sides, 0.0)
     assert repair.KINDS
+
+
+# a tenant's repair ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.delenv("KEYSHIFT_DATABASE_URL", raising=False)
+    Records(connect(tmp_path)).create(standard())
+    return Project(root=tmp_path, home=tmp_path)
+
+
+@pytest.fixture
+def found(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> Sides:
+    """The tenant's two sides, without a cloud to find them in."""
+
+    @dataclass(frozen=True)
+    class Alive:
+        layout: Any
+        fence: Any = None
+        serves: Any = field(default_factory=lambda: standard().serves)
+
+    monkeypatch.setattr(repair.Live, "find", lambda *_: Alive(standard()))
+    monkeypatch.setattr(repair, "_sides", lambda _live, report: replace(sides, report=report))
+    return sides
+
+
+def test_a_repair_mends_under_the_lease_tells_each_difference_and_leaves_a_line_in_the_log(project, found):
+    del documents(found)["people/1"]
+    told = repair.repair(project, "acme", 0.0, unwatched)
+    assert (told["differences"], told["mended"], told["left"]) == (1, 1, 0)
+    assert [(one["kind"], one["key"]) for one in told["examples"]] == [("missing", KEY)]
+    (line,) = TenantLog(project.home / "tenants" / "acme").events()
+    assert line["event"] == {
+        "event": "index-repaired",
+        "storage": "s1",
+        "search": "e1",
+        "mended": 1,
+        "left": 0,
+        "counts": told["counts"],
+    }
+    assert Records(connect(project.home)).worker("acme") is None, "the lease is given back"
+    again = repair.repair(project, "acme", 0.0, unwatched)
+    assert (again["differences"], again["mended"]) == (0, 0)
+    assert len(list(TenantLog(project.home / "tenants" / "acme").events())) == 1, "nothing happened, nothing to tell"
+
+
+def test_a_verify_only_looks(project, found):
+    del documents(found)["people/1"]
+    told = repair.verify(project, "acme", 0.0, unwatched)
+    assert told["counts"]["missing"] == told["differences"] == 1
+    assert "people/1" not in documents(found)
+
+
+@pytest.mark.parametrize("code", ["operation-unfinished", "sealed", "lease-held"])
+def test_a_repair_is_refused_while_somebody_else_may_act_and_changes_nothing(project, found, code):
+    records = Records(connect(project.home))
+    documents(found).clear()
+    if code == "operation-unfinished":
+        records.begin(records.tenant("acme"), OperationKind.ENABLE, "byok")
+    elif code == "sealed":
+        Seals(connect(project.home)).put("acme", "stolen", "ada")
+    with contextlib.ExitStack() as held:
+        if code == "lease-held":
+            held.enter_context(records.lease("acme"))
+        with pytest.raises(RefusedInput) as refused:
+            repair.repair(project, "acme", 0.0, unwatched)
+    assert refused.value.code == code
+    assert "acme" in refused.value.hint
+    assert documents(found) == {}
+
+
+def test_a_seal_in_the_middle_of_a_repair_stops_it_before_the_next_write(project, found, monkeypatch):
+    documents(found).clear()
+    compare_ = repair.compare
+
+    def sealed_meanwhile(*args: Any) -> Any:
+        done = compare_(*args)
+        Seals(connect(project.home)).put("acme", "stolen", "ada")
+        return done
+
+    monkeypatch.setattr(repair, "compare", sealed_meanwhile)
+    with pytest.raises(Conflict):
+        repair.repair(project, "acme", 0.0, unwatched)
+    assert documents(found) == {}
