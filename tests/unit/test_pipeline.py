@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_s3 import SOURCE, FakeS3, delete, put, two_storages
+from fake_s3 import SOURCE, FakeS3, delete, error, put, two_storages
 from fake_sqs import FakeSqs
 from layouts import standard
 from test_fill import FakeSearch
@@ -20,7 +20,7 @@ from components.worker.elastic import SearchError, Stored, Written
 from migrate import pipeline, repair
 from migrate.archive import delete_record, read, write_record
 from migrate.copy.s3 import Side
-from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
+from migrate.errors import CloudError, Conflict, KeyUnavailable, RefusedInput, VerificationFailed
 from migrate.log import Log as TenantLog
 from migrate.operations import OperationKind
 from migrate.pipeline import objects_of, told
@@ -251,6 +251,12 @@ def test_what_a_search_refuses_is_told_in_words(status, code):
     assert raised.value.hint
 
 
+def test_a_lost_key_met_by_the_workers_code_is_told_as_one():
+    disabled = error("KMS.DisabledException", 400, "the key is disabled")
+    with pytest.raises(KeyUnavailable, match="taking in the edits of e1"), told("taking in the edits of e1"):
+        raise disabled
+
+
 # comparison and repair -------------------------------------------------------------------------
 
 
@@ -421,6 +427,28 @@ def test_a_repair_mends_under_the_lease_tells_each_difference_and_leaves_a_line_
     again = repair.repair(project, "acme", 0.0, unwatched)
     assert (again["differences"], again["mended"]) == (0, 0)
     assert len(list(TenantLog(project.home / "tenants" / "acme").events())) == 1, "nothing happened, nothing to tell"
+
+
+def test_more_differences_than_are_looked_at_twice_are_mended_and_proven_all_the_same(project, found, monkeypatch):
+    monkeypatch.setattr(repair, "AGAIN_LIMIT", 1)
+    held = documents(found)
+    del held["people/1"], held["people/2"]
+    held["people/gone"] = (3, {**held["people/3"][1], "key": "records/people/gone.json"})
+    delete_record(found.side, "people", "4")
+    told = repair.repair(project, "acme", 0.0, unwatched)
+    assert (told["differences"], told["mended"], told["left"]) == (4, 4, 0)
+    assert kinds(found) == {}
+
+
+def test_what_has_come_right_since_the_comparison_is_not_written_again(sides):
+    held = documents(sides)
+    del held["people/1"]
+    differences = compare(sides, 0.0).differences
+    write_record(sides.side, "people", "1", {"name": "newer"})
+    sides.worker.bring_up_to_date([KEY])
+    mine = held["people/1"]
+    assert mend(sides, differences) == []
+    assert held["people/1"] is mine
 
 
 def test_a_verify_only_looks(project, found):
