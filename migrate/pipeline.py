@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
 from elasticsearch import Elasticsearch, NotFoundError
 
 from components.index import EDITS, KEPT
@@ -20,6 +21,7 @@ from components.worker.edits import Busy, Outcome, poll
 from components.worker.edits_index import EditsIndex
 from components.worker.elastic import Connection, SearchError
 from components.worker.handler import S3Objects
+from migrate.aws import explained
 from migrate.copy.s3 import Side, called
 from migrate.copy.tags import COUNTS
 from migrate.errors import CloudError, Conflict, RefusedInput
@@ -36,9 +38,11 @@ EXAMPLES = 10
 
 @contextmanager
 def told(doing: str) -> Iterator[None]:
-    """The refusals of a search and of busy objects, met by the worker's own code, as errors of the product."""
+    """The refusals of a search, of S3 and of busy objects, met by the worker's own code, as errors of the product."""
     try:
         yield
+    except ClientError as error:
+        raise explained(error, doing) from error
     except SearchError as error:
         code = "unreachable" if error.status == 0 else None
         hint = "see that the deployment runs and lets this machine in, then run the same command again"

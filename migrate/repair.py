@@ -125,7 +125,8 @@ def mend(sides: Sides, found: Sequence[Difference], guard: Check = unguarded) ->
     for some in _chunks(found):
         guard()
         with told(f"mending {sides.index}"):
-            left += _mended(sides, some)
+            # As they are now: a key that the index alone knows is found here, and what has come right by itself is left.
+            left += _mended(sides, list(_again(sides, some)))
         meter.add(len(some))
     meter.tell()
     return left
@@ -236,12 +237,16 @@ def _still(sides: Sides, found: list[Difference], patience: float) -> list[Diffe
         return found
     until = time.monotonic() + patience
     while True:
-        found = [still for some in _chunks(found) for still in _again(sides, some)]
+        found = _looked_at_again(sides, found)
         left = until - time.monotonic()
         if not found or left <= 0:
             return found
         sides.report(Progress(move="verify", waiting=f"{len(found)} differences that may be under way"))
         time.sleep(min(AGAIN_SECONDS, left))
+
+
+def _looked_at_again(sides: Sides, found: Sequence[Difference]) -> list[Difference]:
+    return [still for some in _chunks(found) for still in _again(sides, some)]
 
 
 def _again(sides: Sides, some: Sequence[Difference]) -> Iterator[Difference]:
@@ -320,7 +325,7 @@ def repair(project: Project, name: str, patience: float, report: Report) -> Data
         left = mend(sides, found.differences, guard)
         mended = [one for one in found.differences if one.id not in {other.id for other in left}]
         # What is left was told; of the rest each is looked at once more.
-        left += [replace(one, reason=one.reason or "it is so again") for one in _still(sides, mended, 0.0)]
+        left += [replace(one, reason=one.reason or "it is so again") for one in _looked_at_again(sides, mended)]
         facts = _facts(live, found) | {"mended": len(found.differences) - len(left), "left": len(left)}
         if found.differences:
             told = {key: facts[key] for key in ("storage", "search", "counts", "mended", "left")}

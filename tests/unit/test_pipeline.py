@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_s3 import SOURCE, FakeS3, delete, put, two_storages
+from fake_s3 import SOURCE, FakeS3, delete, error, put, two_storages
 from fake_sqs import FakeSqs
 from layouts import standard
 from test_fill import FakeSearch
@@ -18,10 +20,17 @@ from components.worker.elastic import SearchError, Stored, Written
 from migrate import pipeline, repair
 from migrate.archive import delete_record, read, write_record
 from migrate.copy.s3 import Side
-from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
+from migrate.errors import CloudError, Conflict, KeyUnavailable, RefusedInput, VerificationFailed
+from migrate.log import Log as TenantLog
+from migrate.operations import OperationKind
 from migrate.pipeline import objects_of, told
+from migrate.progress import unwatched
+from migrate.records import Records
 from migrate.repair import Sides, compare, mend
+from migrate.seals import Seals
+from migrate.stack import Project
 from stacks.layout import PipelineState, Serves
+from stacks.record import connect
 
 KEY = "records/people/1.json"
 ATTACHED = {"revision": "1", "archived-at": "2026-01-01T00:00:00.000Z"}
@@ -242,6 +251,12 @@ def test_what_a_search_refuses_is_told_in_words(status, code):
     assert raised.value.hint
 
 
+def test_a_lost_key_met_by_the_workers_code_is_told_as_one():
+    disabled = error("KMS.DisabledException", 400, "the key is disabled")
+    with pytest.raises(KeyUnavailable, match="taking in the edits of e1"), told("taking in the edits of e1"):
+        raise disabled
+
+
 # comparison and repair -------------------------------------------------------------------------
 
 
@@ -367,3 +382,110 @@ def test_a_comparison_of_nothing_proves_nothing(sides):
     with pytest.raises(VerificationFailed, match="nothing to compare"):
         compare(sides, 0.0)
     assert repair.KINDS
+
+
+# a tenant's repair ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.delenv("KEYSHIFT_DATABASE_URL", raising=False)
+    Records(connect(tmp_path)).create(standard())
+    return Project(root=tmp_path, home=tmp_path)
+
+
+@pytest.fixture
+def found(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> Sides:
+    """The tenant's two sides, without a cloud to find them in."""
+
+    @dataclass(frozen=True)
+    class Alive:
+        layout: Any
+        fence: Any = None
+        serves: Any = field(default_factory=lambda: standard().serves)
+
+    monkeypatch.setattr(repair.Live, "find", lambda *_: Alive(standard()))
+    monkeypatch.setattr(repair, "_sides", lambda _live, report: replace(sides, report=report))
+    return sides
+
+
+def test_a_repair_mends_under_the_lease_tells_each_difference_and_leaves_a_line_in_the_log(project, found):
+    del documents(found)["people/1"]
+    told = repair.repair(project, "acme", 0.0, unwatched)
+    assert (told["differences"], told["mended"], told["left"]) == (1, 1, 0)
+    assert [(one["kind"], one["key"]) for one in told["examples"]] == [("missing", KEY)]
+    (line,) = TenantLog(project.home / "tenants" / "acme").events()
+    assert line["event"] == {
+        "event": "index-repaired",
+        "storage": "s1",
+        "search": "e1",
+        "mended": 1,
+        "left": 0,
+        "counts": told["counts"],
+    }
+    assert Records(connect(project.home)).worker("acme") is None, "the lease is given back"
+    again = repair.repair(project, "acme", 0.0, unwatched)
+    assert (again["differences"], again["mended"]) == (0, 0)
+    assert len(list(TenantLog(project.home / "tenants" / "acme").events())) == 1, "nothing happened, nothing to tell"
+
+
+def test_more_differences_than_are_looked_at_twice_are_mended_and_proven_all_the_same(project, found, monkeypatch):
+    monkeypatch.setattr(repair, "AGAIN_LIMIT", 1)
+    held = documents(found)
+    del held["people/1"], held["people/2"]
+    held["people/gone"] = (3, {**held["people/3"][1], "key": "records/people/gone.json"})
+    delete_record(found.side, "people", "4")
+    told = repair.repair(project, "acme", 0.0, unwatched)
+    assert (told["differences"], told["mended"], told["left"]) == (4, 4, 0)
+    assert kinds(found) == {}
+
+
+def test_what_has_come_right_since_the_comparison_is_not_written_again(sides):
+    held = documents(sides)
+    del held["people/1"]
+    differences = compare(sides, 0.0).differences
+    write_record(sides.side, "people", "1", {"name": "newer"})
+    sides.worker.bring_up_to_date([KEY])
+    mine = held["people/1"]
+    assert mend(sides, differences) == []
+    assert held["people/1"] is mine
+
+
+def test_a_verify_only_looks(project, found):
+    del documents(found)["people/1"]
+    told = repair.verify(project, "acme", 0.0, unwatched)
+    assert told["counts"]["missing"] == told["differences"] == 1
+    assert "people/1" not in documents(found)
+
+
+@pytest.mark.parametrize("code", ["operation-unfinished", "sealed", "lease-held"])
+def test_a_repair_is_refused_while_somebody_else_may_act_and_changes_nothing(project, found, code):
+    records = Records(connect(project.home))
+    documents(found).clear()
+    if code == "operation-unfinished":
+        records.begin(records.tenant("acme"), OperationKind.ENABLE, "byok")
+    elif code == "sealed":
+        Seals(connect(project.home)).put("acme", "stolen", "ada")
+    with contextlib.ExitStack() as held:
+        if code == "lease-held":
+            held.enter_context(records.lease("acme"))
+        with pytest.raises(RefusedInput) as refused:
+            repair.repair(project, "acme", 0.0, unwatched)
+    assert refused.value.code == code
+    assert "acme" in refused.value.hint
+    assert documents(found) == {}
+
+
+def test_a_seal_in_the_middle_of_a_repair_stops_it_before_the_next_write(project, found, monkeypatch):
+    documents(found).clear()
+    compare_ = repair.compare
+
+    def sealed_meanwhile(*args: Any) -> Any:
+        done = compare_(*args)
+        Seals(connect(project.home)).put("acme", "stolen", "ada")
+        return done
+
+    monkeypatch.setattr(repair, "compare", sealed_meanwhile)
+    with pytest.raises(Conflict):
+        repair.repair(project, "acme", 0.0, unwatched)
+    assert documents(found) == {}

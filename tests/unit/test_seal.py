@@ -18,6 +18,7 @@ from components.audiences import AUDIENCES
 from components.aws import closed
 from components.aws.access import Tenancy, archive_policy
 from components.aws.storage import bucket_policy
+from components.index import INDICES
 from migrate import denials, probes, seal, tenants
 from migrate.denials import Denial, Estate, carry_out, data_denials, key_denials
 from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
@@ -599,7 +600,7 @@ def test_an_unfinished_operation_brings_its_own_layout_up_after_a_restore(world:
 
 class FakeIndices:
     def __init__(self) -> None:
-        self.held = {"records-000001"}
+        self.held = set(INDICES)
         self.indices = self.snapshot = self
 
     def get_repository(self) -> Any:
@@ -614,9 +615,10 @@ class FakeIndices:
 
 @dataclass
 class FakeLive:
-    """One search, and a storage that nobody may reach."""
+    """One search that goes with its tenant, and a storage that nobody may reach."""
 
     client: FakeIndices
+    layout: Any = field(default_factory=lambda: SimpleNamespace(serves=None))
     outputs: Mapping[str, Any] = field(default_factory=lambda: {"searches": {"e1": {"index": "records-000001"}}})
 
     def search(self, _: str) -> FakeIndices:
@@ -647,7 +649,7 @@ def test_an_index_is_not_deleted_by_a_runner_that_may_no_longer_act(tmp_path: Pa
     client = FakeIndices()
     with pytest.raises(Conflict):
         moves_of(client, stopped, tmp_path).do(purge_search)
-    assert client.held == {"records-000001"}
+    assert client.held == set(INDICES)
     moves_of(client, unguarded, tmp_path).do(purge_search)
     assert client.held == set(), "with the right to act it goes"
 
