@@ -47,7 +47,7 @@ class PaperProvider(server.Provider):
         stated = {key: value for key, value in inputs.items() if not key.startswith("__")}
         return provider_pb2.CreateResponse(
             id=str(inputs.get("bucket") or name) if not request.preview else "",
-            properties=values.encode(_made(server._token(request.urn), name, stated) | stated),
+            properties=values.encode(stated | _made(server._token(request.urn), name, stated)),
         )
 
     def Delete(self, request: Any, context: Any) -> Any:

@@ -76,7 +76,7 @@ def test_what_a_preview_cannot_tell_is_judged_in_the_update_before_the_resource_
         "up", "--yes", "--skip-preview", stack=TENANT, variables=broken | {"PULUMI_BACKEND_URL": f"file://{elsewhere}"}
     )
     assert upped.code != 0, upped.text
-    assert ("storage-tls-only", "s1-bucket-policy") in upped.violations
+    assert ("storage-tls-only", "s1-bucket-policy") in upped.violations, upped.text
     assert "k1-key" in upped.made, "else the update would have stopped for another reason"
     assert "s1-bucket-policy" not in upped.made
 
