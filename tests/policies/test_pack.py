@@ -81,6 +81,20 @@ def test_what_a_preview_cannot_tell_is_judged_in_the_update_before_the_resource_
     assert "s1-bucket-policy" not in upped.made
 
 
+@EVERY
+def test_an_enable_keeps_the_policies_over_the_state_that_each_phase_finds(world: World) -> None:
+    """Most is known then: what stands already, and what the phase before has made."""
+    elsewhere = world.folder / "state-of-an-enable"
+    shutil.copytree(world.folder / "state", elsewhere)
+    for layout in ("standard", "enable_frozen", "enable_served", "enable_released", "enable_done"):
+        place = {"LAYOUT": layout, "PULUMI_BACKEND_URL": f"file://{elsewhere}"}
+        for verb, *words in (("preview",), ("up", "--yes", "--skip-preview")):
+            seen = world.run(verb, *words, stack=TENANT, variables=place)
+            assert seen.violations == [], seen.text
+            if layout != "enable_done":
+                assert seen.code == 0, seen.text
+
+
 def test_the_runners_preview_is_stopped_by_a_violation_and_goes_on_without_one(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
