@@ -87,7 +87,7 @@ def _made(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         "Deployment": {
             "elasticsearchUsername": "elastic",
             "elasticsearchPassword": "p",
-            "elasticsearch": {**search, "httpsEndpoint": f"http://127.0.0.1:9243"},
+            "elasticsearch": {**search, "httpsEndpoint": "http://127.0.0.1:9243"},
         },
         "SecurityApiKey": {"encoded": "encoded"},
     }
