@@ -15,12 +15,12 @@ from migrate.terminal import AsJson, printed
 from policies import report
 from policies.catalogue import RULES, rule
 
-app = typer.Typer(no_args_is_help=True, help="What may never be provisioned (vendor, customer).")
+app = typer.Typer(no_args_is_help=True, help="What may never be provisioned (vendor).")
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the policies (vendor, customer)."""
+    """List the policies (vendor)."""
     printed([report.explained(one) for one in RULES], as_json, show_policy.rules)
 
 
@@ -29,7 +29,7 @@ def explain(
     id: Annotated[str, typer.Argument(metavar="RULE", help="A policy's id, as an error or the list names it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what a policy demands, why, and what to do (vendor, customer)."""
+    """Say what a policy demands, why, and what to do (vendor)."""
     found = rule(id)
     if found is None:
         near = [one.id for one in RULES if set(id.split("-")) & set(one.id.split("-"))]

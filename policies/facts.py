@@ -53,7 +53,12 @@ class Facts:
     @property
     def released(self) -> set[str]:
         """Units that the layout lets go of under a verdict."""
-        return {str(one["id"]) for kind in ("keys", "storages", "searches") for one in self.units(kind) if one.get("release")}
+        return {
+            str(one["id"])
+            for kind in ("keys", "storages", "searches")
+            for one in self.units(kind)
+            if one.get("release")
+        }
 
     @property
     def _gate(self) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ ELASTIC = "https://www.elastic.co/docs/deploy-manage"
 CUSTOMER_KEY = f"{ELASTIC}/security/encrypt-deployment-with-customer-managed-encryption-key"
 INDICES = "records"
 PRIVILEGES = frozenset({"read", "write", "view_index_metadata"})
+_SAFE = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)")
+"""What never leaves the machine, such as the sandbox's deployments, needs no TLS."""
 EVERYWHERE = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0", "*"})  # noqa: S104 - what is refused, not listened on
 
 
@@ -55,7 +58,7 @@ def _tls(program: Program, _facts: Facts, _: Mapping[str, Any]) -> FoundInProgra
             origins = one.comes_from("elasticsearchConnection")
             if origins != {f"{one.unit}-deployment"}:
                 yield Violation(f"its endpoint comes from {', '.join(sorted(origins)) or 'nowhere'}", one.urn)
-        elif not endpoints or any(not str(endpoint).startswith("https://") for endpoint in endpoints):
+        elif not endpoints or not all(_SAFE.match(str(endpoint)) for endpoint in endpoints):
             yield Violation("the deployment would be reached without TLS", one.urn)
 
 
@@ -129,7 +132,7 @@ def _rules() -> Iterator[Rule]:
     yield Rule(
         id="search-tls-only",
         topic="search",
-        sentence="A deployment is reached by TLS, and its certificate is checked.",
+        sentence="A deployment is reached by TLS or on the machine itself, and its certificate is checked.",
         remediation="Use the https endpoint of the deployment and leave `insecure` out.",
         severity=Severity.HIGH,
         url=f"{ELASTIC}/security/secure-cluster-communications",

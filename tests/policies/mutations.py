@@ -55,7 +55,12 @@ def nothing_yet() -> Layout:
     return layouts.changed(layouts.byok_pending(), mode="byokms", keys=())
 
 
-LAYOUTS: Mapping[str, Callable[[], Layout]] = {**layouts.ALL, "frozen": frozen, "sealed": sealed, "nothing_yet": nothing_yet}
+LAYOUTS: Mapping[str, Callable[[], Layout]] = {
+    **layouts.ALL,
+    "frozen": frozen,
+    "sealed": sealed,
+    "nothing_yet": nothing_yet,
+}
 
 
 def put(path: str, value: Any) -> Callable[[Props], None]:

@@ -47,8 +47,18 @@ class PaperProvider(server.Provider):
         stated = {key: value for key, value in inputs.items() if not key.startswith("__")}
         return provider_pb2.CreateResponse(
             id=str(inputs.get("bucket") or name) if not request.preview else "",
-            properties=values.encode(_made(server._token(request.urn), name, stated) | stated),
+            properties=values.encode(stated | _made(server._token(request.urn), name, stated)),
         )
+
+    def Update(self, request: Any, context: Any) -> Any:
+        if request.preview:
+            return super().Update(request, context)
+        inputs, _ = values.decode(request.news)
+        state, _ = values.decode(request.olds)
+        name = request.urn.rpartition("::")[2]
+        stated = {key: value for key, value in inputs.items() if not key.startswith("__")}
+        made = _made(server._token(request.urn), name, stated)
+        return provider_pb2.UpdateResponse(properties=values.encode(state | stated | made))
 
     def Delete(self, request: Any, context: Any) -> Any:
         return server.empty_pb2.Empty()
@@ -77,7 +87,7 @@ def _made(token: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
         "Deployment": {
             "elasticsearchUsername": "elastic",
             "elasticsearchPassword": "p",
-            "elasticsearch": {**search, "httpsEndpoint": f"https://{own}.es.example.com:443"},
+            "elasticsearch": {**search, "httpsEndpoint": "http://127.0.0.1:9243"},
         },
         "SecurityApiKey": {"encoded": "encoded"},
     }

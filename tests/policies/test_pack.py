@@ -13,11 +13,13 @@ import pytest
 from conftest import BIN, LIMIT, PACK, TENANT, World
 from mutations import AWS, LAYOUTS, STAMP, Mutation
 
+from migrate.policing import PolicyViolation
+from migrate.stack import Project, Stack
 from policies.catalogue import RULES
 
 EVERY = pytest.mark.every
 QUICK_LAYOUTS = ("enable_frozen", STAMP)
-QUICK_RULES = ("storage-under-its-own-key", "keys-no-material", "access-seal-denies", "storage-kept")
+QUICK_RULES = ("storage-under-its-own-key", "access-seal-denies")
 IN_THE_ENGINE = {rule.id for rule in RULES if rule.check_change is None}
 
 
@@ -74,9 +76,45 @@ def test_what_a_preview_cannot_tell_is_judged_in_the_update_before_the_resource_
         "up", "--yes", "--skip-preview", stack=TENANT, variables=broken | {"PULUMI_BACKEND_URL": f"file://{elsewhere}"}
     )
     assert upped.code != 0, upped.text
-    assert ("storage-tls-only", "s1-bucket-policy") in upped.violations
+    assert ("storage-tls-only", "s1-bucket-policy") in upped.violations, upped.text
     assert "k1-key" in upped.made, "else the update would have stopped for another reason"
     assert "s1-bucket-policy" not in upped.made
+
+
+@EVERY
+def test_an_enable_keeps_the_policies_over_the_state_that_each_phase_finds(world: World) -> None:
+    """Most is known then: what stands already, and what the phase before has made."""
+    elsewhere = world.folder / "state-of-an-enable"
+    shutil.copytree(world.folder / "state", elsewhere)
+    for layout in ("standard", "enable_frozen", "enable_served", "enable_released", "enable_done"):
+        place = {"LAYOUT": layout, "PULUMI_BACKEND_URL": f"file://{elsewhere}"}
+        for verb, *words in (("preview",), ("up", "--yes", "--skip-preview")):
+            seen = world.run(verb, *words, stack=TENANT, variables=place)
+            assert seen.violations == [], seen.text
+            if layout != "enable_done":
+                assert seen.code == 0, seen.text
+
+
+def test_the_runners_preview_is_stopped_by_a_violation_and_goes_on_without_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mutation = next(one for one in AWS if one.rule == "storage-kept")
+    for name, value in (world.environment | {"PULUMI_BACKEND_URL": f"file://{world.folder / 'state'}"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LAYOUT", mutation.layout)
+    stack = Stack(Project(root=world.folder / "project", home=tmp_path), TENANT)
+
+    monkeypatch.setenv("MUTATION", str(AWS.index(mutation)))
+    with pytest.raises(PolicyViolation) as refused:
+        stack.preview(plan_file=tmp_path / "refused.json")
+    assert "s1-bucket: a delete of the bucket would delete every object in it first" in refused.value.message
+    assert "[storage-kept]" in refused.value.message
+    assert "force_destroy=False" in refused.value.hint
+
+    monkeypatch.delenv("MUTATION")
+    steps = stack.preview(plan_file=tmp_path / "plan.json")
+    assert "s1-bucket" in {step.name for step in steps if step.op == "create"}
+    assert (tmp_path / "plan.json").exists()
 
 
 def test_keyshift_says_what_a_stack_breaks_to_people_and_to_their_tools(world: World) -> None:

@@ -228,6 +228,28 @@ def test_the_key_of_a_bucket_that_is_only_being_made_has_to_come_from_its_own_ke
     assert judged(alone, whole) == [("storage-under-its-own-key", "s1-bucket-encryption")]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "is_safe"),
+    [
+        ("https://acme-e1.es.example.com:443", True),
+        ("http://127.0.0.1:9243", True),
+        ("http://localhost:9243/path", True),
+        ("http://127.0.0.1.example.com:9243", False),
+        ("http://localhost@example.com", False),
+        ("http://acme-e1.example.com", False),
+    ],
+)
+def test_only_the_machine_itself_is_reached_without_tls(endpoint, is_safe, tmp_path):
+    alone, whole = program_of("standard", tmp_path)
+    alone = [
+        replace(one, props={**one.props, "elasticsearchConnection": {"endpoints": [endpoint]}})
+        if one.name == "e1-index"
+        else one
+        for one in alone
+    ]
+    assert judged(alone, whole) == ([] if is_safe else [("search-tls-only", "e1-index")])
+
+
 # settings -------------------------------------------------------------------------------------
 
 
