@@ -216,7 +216,7 @@ class Destroyer:
             "remains": [
                 f"if its owner finds the key, or imports the same material again: keyshift restore {self.tenant}",
                 "what does not lie under it can still be read by the runner",
-                "deleting the tenant: objects and deployments can be deleted without any key",
+                "objects and deployments can be deleted without any key; keyshift delete refuses while it is sealed",
             ],
         }
 
