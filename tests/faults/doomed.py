@@ -36,7 +36,7 @@ OUTSIDE = Path(__file__).parent / "outside"
 ENGINE = "/pulumi --non-interactive up "
 PARTS = {
     "engine": ENGINE,
-    "language host": "pulumi-language-python",
+    "language host": "engine.language_host",
     "program": "run_program",
     "plugin": "sandbox.provider",
 }
@@ -227,7 +227,7 @@ class Doomed:
         while time.monotonic() < deadline and run.goes_on() and self.tenant.step() == step:
             engine = next((pid for pid, command in family(run.process.pid).items() if ENGINE in command), None)
             members = family(engine) if engine else {}
-            part = next((pid for pid, command in members.items() if PARTS[what] in command), None)
+            part = _part(what, members)
             if engine and part:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(part, signal.SIGKILL)
@@ -289,6 +289,16 @@ def family(pid: int) -> dict[int, str]:
     return {member: _read(member, "cmdline") for member in members}
 
 
+def _part(what: str, members: Mapping[int, str]) -> int | None:
+    """The process of an engine's run that is called so. Of two language hosts the one that runs the program."""
+    found = [pid for pid, command in members.items() if PARTS[what] in command]
+    if what == "language host":
+        parents = _parents()
+        at_work = {parents.get(pid) for pid, command in members.items() if PARTS["program"] in command}
+        found = [pid for pid in found if pid in at_work]
+    return next(iter(found), None)
+
+
 def is_updating(commands: Mapping[int, str]) -> bool:
     """Whether an engine is in the middle of `up`: its plugins are there."""
     return all(any(part in command for command in commands.values()) for part in (ENGINE, PARTS["plugin"]))
@@ -341,7 +351,7 @@ def assert_nothing_is_left(tenant: Tenant, others: Callable[[str], bool] = lambd
         query = "SELECT lease_owner, lease_until FROM tenants WHERE name = ?"
         assert record.execute(query, (tenant.name,)).fetchone() == (None, None), "a lease is left"
         states = record.execute("SELECT state FROM operations WHERE tenant = ?", (tenant.name,)).fetchall()
-        assert states == [("done",)]
+        assert set(states) == {("done",)}, "an operation is unfinished"
     backend = cloud.home / "pulumi" / ".pulumi"
     state = json.loads((backend / "stacks" / "keyshift" / f"tenant-{tenant.name}.json").read_text())
     assert not state["checkpoint"]["latest"].get("pending_operations"), (
