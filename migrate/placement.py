@@ -56,13 +56,13 @@ class Quota:
 
 
 MOVES = 10
-"""How many moves at a time there is room for: each has a second pipeline and hears tag changes, a rule for either."""
+"""How many moves at a time there is room for: each has a second pipeline and hears tag changes, three rules."""
 AWS_QUOTAS = (
     Quota(
         name="rules",
         default=300,
         is_regional=True,
-        kept=2 * MOVES,
+        kept=3 * MOVES,
         source="https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html",
     ),
     Quota(
@@ -98,10 +98,10 @@ SMALL_BUSES = {"af-south-1": 100, "eu-south-1": 100}
 
 
 def uses(layout: Layout) -> Counter[str]:
-    """What of each quota a layout takes."""
+    """What of each quota a layout takes. A pipeline has a rule that ticks, also one that no event reaches."""
     attached = sum(unit.state is not PipelineState.DETACHED for unit in layout.pipelines)
     return Counter(
-        rules=attached + sum(storage.watched for storage in layout.storages),
+        rules=attached + len(layout.pipelines) + sum(storage.watched for storage in layout.storages),
         roles=len(AUDIENCES),
         buckets=sum(storage.kind is StorageKind.DEDICATED for storage in layout.storages),
         keys=sum(key.arn is None for key in layout.keys),
@@ -109,7 +109,7 @@ def uses(layout: Layout) -> Counter[str]:
     )
 
 
-AT_LEAST = Counter(rules=1, roles=len(AUDIENCES), secrets=len(SECRET_AUDIENCES))
+AT_LEAST = Counter(rules=2, roles=len(AUDIENCES), secrets=len(SECRET_AUDIENCES))
 """What every tenant comes to, also one that still waits for its key."""
 NEW_TENANT = AT_LEAST + Counter(buckets=1, keys=1)
 STAMP = Counter(buckets=1, keys=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from policies import kinds
@@ -60,14 +60,18 @@ def _one_sender(one: Resource, _: Mapping[str, Any]) -> Found:
     if not isinstance(statements(one.get("policy")), list):
         yield Undecided("its policy")
     for statement in allowed(one.get("policy")):
-        sources = statement.values("aws:SourceArn")
-        is_one = len(sources) == 1 and "*" not in sources[0]
         if (
             set(statement.principals) != {"events.amazonaws.com"}
             or statement.actions != ("sqs:SendMessage",)
-            or not is_one
+            or not _of_one_pipeline(statement.values("aws:SourceArn"))
         ):
-            yield f"{statement.sid or 'a statement'} lets more into the queue than one rule's events"
+            yield f"{statement.sid or 'a statement'} lets more into the queue than one pipeline's events and ticks"
+
+
+def _of_one_pipeline(rules: Sequence[str]) -> bool:
+    """The rule that hears of changes, and the one that ticks, which is named after it."""
+    own = min(rules, key=len, default="*")
+    return "*" not in own and set(rules) <= {own, f"{own}-ticks"}
 
 
 def _own_worker(one: Resource, _: Mapping[str, Any]) -> Found:
@@ -93,6 +97,8 @@ def _own_worker(one: Resource, _: Mapping[str, Any]) -> Found:
 
 
 def _own_events(one: Resource, _: Mapping[str, Any]) -> Found:
+    if one.get("eventPattern") is None and one.get("scheduleExpression") is not None:
+        return  # a clock hears of nobody's objects
     pattern = document(one.get("eventPattern"))
     if pattern is UNKNOWN:
         yield Undecided("the rule's pattern")
@@ -155,8 +161,8 @@ def _rules() -> Iterator[Rule]:
     yield Rule(
         id="pipeline-one-sender",
         topic="pipeline",
-        sentence="Only the events of one rule enter a queue.",
-        remediation="Allow sqs:SendMessage to events.amazonaws.com with aws:SourceArn of the rule.",
+        sentence="Only the events and ticks of one pipeline enter a queue.",
+        remediation="Allow sqs:SendMessage to events.amazonaws.com with aws:SourceArn of the pipeline's rules.",
         severity=Severity.HIGH,
         url="https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-sqs-permissions",
         unknown=OnUnknown.UPDATE,

@@ -14,8 +14,12 @@ from policies.rule import Found, FoundInProgram, OnUnknown, Rule, Severity, Viol
 
 ELASTIC = "https://www.elastic.co/docs/deploy-manage"
 CUSTOMER_KEY = f"{ELASTIC}/security/encrypt-deployment-with-customer-managed-encryption-key"
-INDICES = "records"
-PRIVILEGES = frozenset({"read", "write", "view_index_metadata"})
+PRIVILEGES = {
+    "records": frozenset({"read", "write", "view_index_metadata"}),
+    "edits": frozenset({"read", "create_doc", "monitor", "maintenance"}),
+    "pipeline": frozenset({"read", "write", "maintenance"}),
+}
+"""What a tenant's indices begin with -> what may be done with them: an edit is added and never changed."""
 _SAFE = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)")
 """What never leaves the machine, such as the sandbox's deployments, needs no TLS."""
 EVERYWHERE = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0", "*"})  # noqa: S104 - what is refused, not listened on
@@ -90,10 +94,12 @@ def _own_indices(one: Resource, _: Mapping[str, Any]) -> Found:
             yield f"{name} has rights over the whole cluster"
         for index in _listed(rights.get("indices")):
             names, privileges = _listed(_part(index, "names")), _listed(_part(index, "privileges"))
-            if any(not str(each).startswith(INDICES) for each in names):
-                yield f"{name} reaches the indices {', '.join(map(str, names))}; its own begin with {INDICES}"
-            if more := set(map(str, privileges)) - PRIVILEGES:
-                yield f"{name} may {', '.join(sorted(more))}"
+            for each in names:
+                may = next((may for prefix, may in PRIVILEGES.items() if str(each).startswith(prefix)), None)
+                if may is None:
+                    yield f"{name} reaches the index {each}; its own begin with {', '.join(PRIVILEGES)}"
+                elif more := set(map(str, privileges)) - may:
+                    yield f"{name} may {', '.join(sorted(more))} in {each}"
 
 
 def _part(of: Any, name: str) -> Any:
@@ -155,8 +161,8 @@ def _rules() -> Iterator[Rule]:
     yield Rule(
         id="search-own-indices-only",
         topic="search",
-        sentence="API keys and roles of a deployment read and write its records and nothing else.",
-        remediation="Give the key a descriptor with no cluster right and the indices records-*.",
+        sentence="API keys and roles of a deployment reach its records and edits and nothing else.",
+        remediation="Give the key a descriptor with no cluster right and the indices records-*, edits-* and pipeline-*.",
         severity=Severity.HIGH,
         url=f"{ELASTIC}/api-keys/elasticsearch-api-keys",
         unknown=OnUnknown.DENIED,

@@ -136,7 +136,11 @@ def byokms_bound() -> Layout:
 
 
 def byokms_active() -> Layout:
-    return changed(byok_active(), mode=Mode.BYOKMS, keys=(Key(id="k1", state=KeyState.ACTIVE, arn=CUSTOMER_KEY),))
+    return changed(
+        byok_active(),
+        mode=Mode.BYOKMS,
+        keys=(Key(id="k1", state=KeyState.ACTIVE, arn=CUSTOMER_KEY, alias=CUSTOMER_ALIAS),),
+    )
 
 
 def sealed(layout: Layout) -> Layout:

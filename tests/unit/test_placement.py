@@ -98,16 +98,16 @@ def test_a_move_fits_into_what_is_kept() -> None:
 def test_a_tenant_gets_the_first_stamp_of_its_region_that_has_room(placements: Placements, engine: sql.Engine) -> None:
     every = [stamp(1, region="us-east-1"), ONE, ELSEWHERE]
     assert placements.place(wish("acme"), every) == ONE.name
-    fill(engine, ONE, 300 - 2 * MOVES - 1)
-    assert rules(placements, ONE) == [(280, 300)], "with the tenant that is about to be made"
+    fill(engine, ONE, (300 - 3 * MOVES) // 2 - 1)
+    assert rules(placements, ONE) == [(270, 300)], "with the tenant that is about to be made"
     assert placements.place(wish("bolt"), every) == ELSEWHERE.name
     assert placements.seated()["bolt"] == ELSEWHERE.name
 
 
 def test_stamps_of_one_account_and_region_share_one_bus(placements: Placements, engine: sql.Engine) -> None:
-    fill(engine, ONE, 200)
-    fill(engine, TWO, 79)
-    assert rules(placements, ONE, TWO, ELSEWHERE) == [(279, 300), (279, 300), (0, 300)]
+    fill(engine, ONE, 100)
+    fill(engine, TWO, 34)
+    assert rules(placements, ONE, TWO, ELSEWHERE) == [(268, 300), (268, 300), (0, 300)]
     placements.place(wish("acme"), [ONE, TWO])
     with pytest.raises(RefusedInput, match="no room for tenant bolt on stamp-aws-eu-west-1-01, stamp-aws-eu-west-1-02"):
         placements.place(wish("bolt"), [ONE, TWO])
@@ -116,20 +116,20 @@ def test_stamps_of_one_account_and_region_share_one_bus(placements: Placements, 
 def test_a_full_region_is_refused_with_the_command_that_makes_the_next_stamp(
     placements: Placements, engine: sql.Engine
 ) -> None:
-    fill(engine, ONE, 300)
-    with pytest.raises(RefusedInput, match=r"300 of 300 rules in 111122223333/eu-west-1, 20 kept") as refused:
+    fill(engine, ONE, 150)
+    with pytest.raises(RefusedInput, match=r"300 of 300 rules in 111122223333/eu-west-1, 30 kept") as refused:
         placements.place(wish("acme"), [ONE])
     assert refused.value.code == "stamps-full"
     assert "pulumi stack init stamp-aws-eu-west-1-02, then pulumi up -s stamp-aws-eu-west-1-02" in refused.value.hint
     assert "another account" in refused.value.hint, "another stamp of the same account has the same bus"
-    assert placements.seated().keys() == {f"t1-{number:04}" for number in range(300)}, "a refusal changes nothing"
+    assert placements.seated().keys() == {f"t1-{number:04}" for number in range(150)}, "a refusal changes nothing"
 
 
 def test_a_stamp_that_is_asked_for_by_name_is_refused_too_when_it_is_full(
     placements: Placements, engine: sql.Engine
 ) -> None:
     assert placements.place(wish("acme"), [ONE, ELSEWHERE], ELSEWHERE.name) == ELSEWHERE.name
-    fill(engine, ONE, 300)
+    fill(engine, ONE, 150)
     with pytest.raises(RefusedInput, match="no room for tenant bolt on stamp-aws-eu-west-1-01:"):
         placements.place(wish("bolt"), [ONE, ELSEWHERE], ONE.name)
 
@@ -157,7 +157,7 @@ def test_roles_are_counted_over_the_regions_of_an_account(placements: Placements
 def test_a_deleted_tenant_gives_its_room_back(placements: Placements, engine: sql.Engine) -> None:
     placements.place(wish("acme"), [ONE])
     Records(engine).create(layouts.standard())
-    assert rules(placements, ONE) == [(1, 300)]
+    assert rules(placements, ONE) == [(2, 300)]
     with engine.begin() as connection:
         connection.execute(TENANTS.update().values(archived=True))
     assert rules(placements, ONE) == [(0, 300)]
@@ -166,17 +166,17 @@ def test_a_deleted_tenant_gives_its_room_back(placements: Placements, engine: sq
 
 def test_a_tenant_that_waits_for_its_key_has_its_room(placements: Placements, engine: sql.Engine) -> None:
     Records(engine).create(layouts.byok_pending())
-    assert rules(placements, ONE) == [(1, 300)]
+    assert rules(placements, ONE) == [(2, 300)]
 
 
 def test_a_creation_that_was_cut_off_and_begun_anew_takes_one_place(placements: Placements) -> None:
     for every in ([ONE, ELSEWHERE], [ELSEWHERE]):
         placements.place(wish("acme"), every)
-    assert rules(placements, ONE, ELSEWHERE) == [(0, 300), (1, 300)]
+    assert rules(placements, ONE, ELSEWHERE) == [(0, 300), (2, 300)]
 
 
 def test_many_at_once_never_take_more_than_there_is(placements: Placements, engine: sql.Engine) -> None:
-    fill(engine, ONE, 278)
+    fill(engine, ONE, 133)
     begin, came = threading.Barrier(6), Counter[str]()
 
     def ask(number: int) -> None:
@@ -205,7 +205,7 @@ def test_a_raised_quota_holds_for_every_stamp_of_the_bus_and_no_other(placements
 
 
 def test_a_quota_below_what_is_used_is_refused(placements: Placements, engine: sql.Engine) -> None:
-    fill(engine, ONE, 20)
+    fill(engine, ONE, 10)
     with pytest.raises(RefusedInput, match="less than the 20 in use"):
         placements.set_quota(ONE, "rules", 19)
     assert rules(placements, ONE) == [(20, 300)]
@@ -233,7 +233,7 @@ def test_a_new_tenants_record_says_where_it_was_placed(project: Project, engine:
     assert [held.tenant(name).layout.stamp for name in ("acme", "bolt")] == [ONE.name, TWO.name]
     shown = placement.overview(project, Placements(engine))["stamps"]
     assert [row["tenants"] for row in shown] == [["acme"], ["bolt"]]
-    assert shown[0]["quotas"][0] | {"used": 2} == shown[0]["quotas"][0], "two rules on the bus that both share"
+    assert shown[0]["quotas"][0] | {"used": 4} == shown[0]["quotas"][0], "two rules each on the bus that both share"
 
 
 def test_a_tenant_whose_stack_cannot_be_made_takes_no_room(

@@ -28,16 +28,36 @@ PLANS = {
     "delete": (OperationKind.DELETE, None, layouts.enable_done()),
     "delete standard": (OperationKind.DELETE, None, layouts.standard()),
     "abort": (OperationKind.ABORT, None, layouts.enable_frozen()),
+    "rotate": (OperationKind.ROTATE, None, layouts.enable_done()),
+    "onboard": (OperationKind.ONBOARD, None, layouts.standard()),
+    "rotate the customer's own": (OperationKind.ROTATE, None, layouts.byokms_active()),
+    "revoke": (OperationKind.REVOKE, None, layouts.enable_done()),
+    "restore": (OperationKind.RESTORE, None, layouts.sealed(layouts.enable_done())),
+}
+THEIRS = "arn:aws:kms:eu-west-1:444455556666"
+ASKED = {
+    "onboard": Key(id="k1", state=KeyState.PENDING, arn=f"{THEIRS}:key/new", alias=f"{THEIRS}:alias/acme"),
+    "rotate the customer's own": Key(
+        id="k2", state=KeyState.ACTIVE, arn=f"{THEIRS}:key/new", alias=f"{THEIRS}:alias/acme"
+    ),
 }
 
 
 def planned(name: str) -> Plan:
     kind, mode, layout = PLANS[name]
-    return plan(Request(operation="acme-1", kind=kind, mode=mode, cutoff=CUTOFF), layout)
+    return plan(Request(operation="acme-1", kind=kind, mode=mode, cutoff=CUTOFF, key=ASKED.get(name)), layout)
+
+
+def confirmed() -> Plan:
+    """What follows on a pause, once the customer has confirmed."""
+    return plan(
+        Request(operation="acme-2", kind=OperationKind.CONFIRM, cutoff=CUTOFF),
+        planned("rotate the customer's own").end,
+    )
 
 
 def test_every_operation_is_among_them():
-    assert {kind for kind, _, _ in PLANS.values()} == set(OperationKind)
+    assert {kind for kind, _, _ in PLANS.values()} | {confirmed().kind} == set(OperationKind)
 
 
 def ids(change: Change) -> list[str]:
@@ -50,7 +70,14 @@ def step(op: str, name: str, type: str = "aws:s3/bucket:Bucket") -> SimpleNamesp
 
 @pytest.mark.parametrize("name", PLANS)
 def test_no_phase_of_an_operation_breaks_a_rule(name):
-    made = planned(name)
+    breaks_no_rule(planned(name))
+
+
+def test_no_phase_of_a_confirmed_rotation_breaks_a_rule():
+    breaks_no_rule(confirmed())
+
+
+def breaks_no_rule(made: Plan) -> None:
     policing.refuse_plan(made, [])
     for before, after in zip(
         (made.start, *(p.layout for p in made.phases)), (p.layout for p in made.phases), strict=False
