@@ -186,7 +186,7 @@ def test_a_tenants_role_opens_nothing_of_another_tenants(fleet: Fleet, role: str
         },
         "assume": refusal(
             lambda: acme.client(role, "sts").assume_role(
-                RoleArn=f"arn:aws:iam::{fleet.cloud.account}:role/keyshift-{bolt.name}-{role}", RoleSessionName="x"
+                RoleArn=f"arn:aws:iam::{fleet.cloud.account}:role/keyshift-{bolt.name}-{role}", RoleSessionName="test"
             )
         ),
         "disable key": refusal(lambda: kms.disable_key(KeyId=mine.storage.key_arn)),
