@@ -87,6 +87,7 @@ def _overtaken_here(move: Doomed) -> Run:
     stopped = move.until_at("build/3-copy")
     stop_in(move.tenant, stopped.process, "build/3-copy")
     move.overtake()
+    stopped.process.wait(STEP_SECONDS)
     move.aws(latency_ms=0)
     return stopped
 
