@@ -1,0 +1,178 @@
+"""What every operation does in every state of a tenant: docs/operations.md says what the code says.
+
+`KEYSHIFT_DOCS=write pytest tests/unit/test_operations_table.py` writes the page anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import layouts
+import pytest
+import sqlalchemy as sql
+from test_runner import FakeStack
+
+from migrate import durable, runner
+from migrate.errors import KeyshiftError, RefusedInput
+from migrate.operations import OperationKind, Request
+from migrate.plan import plan
+from migrate.records import Records
+from migrate.runner import Runner
+from migrate.stack import Project
+from stacks.layout import Key, KeyState, Layout
+from stacks.record import TENANTS, connect
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+THEIRS = Key(
+    id="k9",
+    state=KeyState.ACTIVE,
+    arn="arn:aws:kms:eu-west-1:444455556666:key/nine",
+    alias="arn:aws:kms:eu-west-1:444455556666:alias/acme",
+)
+COMMANDS: dict[str, tuple[OperationKind, str | None, Key | None]] = {
+    "key request": (OperationKind.REQUEST, None, None),
+    "key onboard": (OperationKind.ONBOARD, None, THEIRS),
+    "enable --mode byok": (OperationKind.ENABLE, "byok", None),
+    "enable --mode byokms": (OperationKind.ENABLE, "byokms", None),
+    "rotate": (OperationKind.ROTATE, None, None),
+    "key follow, a rotation": (OperationKind.ROTATE, None, THEIRS),
+    "confirm": (OperationKind.CONFIRM, None, None),
+    "change --mode byok": (OperationKind.CHANGE, "byok", None),
+    "change --mode byokms": (OperationKind.CHANGE, "byokms", None),
+    "remove": (OperationKind.REMOVE, None, None),
+    "delete": (OperationKind.DELETE, None, None),
+    "revoke": (OperationKind.REVOKE, None, None),
+}
+BOUND = Key(id="k8", state=KeyState.ACTIVE, arn="arn:aws:kms:eu-west-1:444455556666:key/eight", alias=THEIRS.alias)
+
+
+def paused() -> Layout:
+    asked = Request(operation="acme-rotate-1", kind=OperationKind.ROTATE, key=THEIRS)
+    return plan(asked, layouts.byokms_active()).end
+
+
+QUIET: dict[str, Callable[[], Layout]] = {
+    "standard": layouts.standard,
+    "standard, their key bound": lambda: layouts.changed(layouts.standard(), keys=(BOUND,)),
+    "byok, waits for its first key": layouts.byok_pending,
+    "byok": layouts.byok_active,
+    "byokms": layouts.byokms_active,
+    "byokms, paused by a rotation": paused,
+}
+BUSY = {
+    "sealed or revoked": "sealed",
+    "in a move, before it serves": "build/3-copy",
+    "in a move, once the new side serves": "purge/1-purge-storage",
+}
+WALKED = {name: asked for name, asked in COMMANDS.items() if name != "revoke"}
+
+
+def came(act: Callable[[], Any]) -> str:
+    try:
+        done = act()
+    except RefusedInput as refused:
+        return f"refused: `{refused.code}`"
+    return " → ".join(phase.name for phase in done.phases)
+
+
+def quiet(layout: Layout) -> dict[str, str]:
+    return {
+        name: came(partial(plan, Request(operation="acme-x-1", kind=kind, mode=mode, key=key), layout))
+        for name, (kind, mode, key) in COMMANDS.items()
+    }
+
+
+@pytest.fixture
+def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
+    """How a real runner with a real record answers in a state that is not quiet."""
+    monkeypatch.delenv("KEYSHIFT_DATABASE_URL", raising=False)
+    monkeypatch.setattr(runner, "Stack", lambda *_: FakeStack())
+
+    def never(*_: Any) -> None:
+        raise AssertionError("nothing may be walked in this state")
+
+    monkeypatch.setattr(durable, "walk", never)
+
+    def answers(state: str) -> dict[str, str]:
+        home = tmp_path / state.replace("/", "-") / ".keyshift"
+        engine = connect(home)
+        records = Records(engine)
+        held = records.create(layouts.standard())
+        acting = Runner(Project(root=home.parent, home=home), "acme", lambda _: None)
+        if state == "sealed":
+            with engine.begin() as connection:
+                connection.execute(sql.update(TENANTS).values(sealed=True))
+        else:
+            with records.lease("acme") as fence:
+                operation = records.begin(held, OperationKind.ENABLE, "byok")
+                records.note(operation.id, fence=fence, step=state)
+        found = {
+            name: came(partial(acting.run, kind, mode, asked={"key": key.model_dump(mode="json")} if key else None))
+            for name, (kind, mode, key) in WALKED.items()
+        }
+        return {**found, "abort": came(acting.preview_abort)}
+
+    return answers
+
+
+def page(answers: Callable[[str], dict[str, str]]) -> str:
+    lines = [
+        "# Every operation in every state",
+        "",
+        "Generated from the planner and the runner by a test; what works shows its phases, what is refused the code of",
+        "the refusal, whose message names the next command. `keyshift <operation> --dry-run` shows a plan in full.",
+        "`seal` and `restore` work in every state of a tenant that exists: they ask for no lease. `confirm` also needs a",
+        "token, which only a pause gives.",
+        "",
+        "## Nothing else is under way",
+        "",
+    ]
+    found = {state: quiet(made()) for state, made in QUIET.items()}
+    lines += _table(["operation", *found], [[name, *(found[state][name] for state in found)] for name in COMMANDS])
+    lines += ["", "## Something is", ""]
+    answered = {state: answers(step) for state, step in BUSY.items()}
+    names = [*WALKED, "abort"]
+    lines += _table(
+        ["operation", *answered], [[name, *(answered[state][name] for state in answered)] for name in names]
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def test_the_page_says_what_the_code_says(busy: Callable[[str], dict[str, str]]) -> None:
+    right = page(busy)
+    if os.environ.get("KEYSHIFT_DOCS") == "write":
+        PAGE.write_text(right, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == right, "KEYSHIFT_DOCS=write pytest mends it"
+
+
+def test_every_kind_of_operation_is_in_the_table() -> None:
+    elsewhere = {OperationKind.CREATE, OperationKind.ABORT, OperationKind.RESTORE}
+    assert {kind for kind, _, _ in COMMANDS.values()} | elsewhere == set(OperationKind)
+
+
+def test_a_state_that_is_not_quiet_lets_nothing_in_but_the_way_back(busy: Callable[[str], dict[str, str]]) -> None:
+    for step in BUSY.values():
+        answers = busy(step)
+        way_back = answers.pop("abort")
+        assert all(answer.startswith("refused") for answer in answers.values()), (step, answers)
+        assert way_back.startswith("refused") == (step != "build/3-copy"), (step, way_back)
+
+
+def test_a_refusal_names_the_next_command() -> None:
+    hints = []
+    for made in QUIET.values():
+        for kind, mode, key in COMMANDS.values():
+            try:
+                plan(Request(operation="acme-x-1", kind=kind, mode=mode, key=key), made())
+            except KeyshiftError as refused:
+                hints.append(refused.hint)
+    assert len(hints) > 20
+    assert [hint for hint in hints if "keyshift " not in hint] == []
