@@ -144,7 +144,7 @@ def test_stamps_are_listed_with_what_is_used_of_what(keyshift: Callable[..., Ran
     code, out, _ = keyshift("stamp", "list")
     assert code == 0
     (line,) = [line.split() for line in out.splitlines() if " rules " in line]
-    assert line == ["stamp-aws-eu-west-1-01", "1", "rules", "1", "20", "300", "111122223333/eu-west-1"]
+    assert line == ["stamp-aws-eu-west-1-01", "1", "rules", "2", "30", "300", "111122223333/eu-west-1"]
 
 
 @pytest.mark.usefixtures("stamps")

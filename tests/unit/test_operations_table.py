@@ -124,7 +124,7 @@ def page(answers: Callable[[str], dict[str, str]]) -> str:
         "# Every operation in every state",
         "",
         "Generated from the planner and the runner by a test; what works shows its phases, what is refused the code of",
-        "the refusal, whose message names the next command. `keyshift <operation> --dry-run` shows a plan in full.",
+        "the refusal, whose message names the next command. `keyshift enable acme --dry-run` shows a plan in full.",
         "`seal` and `restore` work in every state of a tenant that exists: they ask for no lease. `confirm` also needs a",
         "token, which only a pause gives.",
         "",
