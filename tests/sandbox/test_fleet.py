@@ -73,7 +73,8 @@ def test_the_stamp_says_who_sits_there_and_what_is_left(fleet: Fleet) -> None:
     assert rules["limit"] == 300
     assert rules["scope"] == f"{fleet.cloud.account}/eu-west-1"
     made = [rule["Name"] for rule in fleet.cloud.client("events").list_rules(NamePrefix="keyshift-")["Rules"]]
-    assert {name for name in made if fleet.acme.name in name} == {f"keyshift-{fleet.acme.name}-p1"}
+    pipeline = f"keyshift-{fleet.acme.name}-p1"
+    assert {name for name in made if fleet.acme.name in name} == {pipeline, f"{pipeline}-ticks"}
     assert rules["used"] >= len(made) > 1, "no rule is left out of the count"
 
 
