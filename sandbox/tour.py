@@ -37,12 +37,13 @@ from migrate.live import Live
 from migrate.show import seconds_text
 from migrate.stack import Project
 from sandbox import demo, demo_data, supervisor
-from sandbox.aws.accounts import CUSTOMER
 from sandbox.demo import INDEXED_WITHIN_SECONDS, REPOSITORY, STAMP, TENANT, Jobs, make_project
 
 WAITS = 3
 """The exit code of a command that waits for a person or a key."""
 ALIAS = "alias/acme-archive"
+CUSTOMER = "444455556666"
+"""The customer's account in the sandbox (docs/sandbox.md); it runs in an environment of its own."""
 
 console = Console(highlight=False, soft_wrap=True)
 
