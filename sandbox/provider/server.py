@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -354,10 +355,9 @@ def serve(package: str) -> None:
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(Provider(package, on_cancel=stopping.set), server)
     port = server.add_insecure_port("127.0.0.1:0")
     for number in (signal.SIGTERM, signal.SIGINT):
-        # The kernel's own way: Python acts on a signal between two waits, and could miss one before an endless wait.
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, lambda *_: os._exit(0))
     server.start()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
-    stopping.wait()
+    lifeline.wait_for(stopping)
     server.stop(_FINISH_SECONDS).wait()

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -74,6 +75,13 @@ def engine_of(tenant: Tenant) -> int | None:
     locks = tenant.cloud.home / "pulumi" / ".pulumi" / "locks" / "organization" / "keyshift" / tenant.stack
     held = [lock.read_text() for lock in locks.glob("*.json")]
     return json.loads(held[0])["pid"] if held and held[0] else None
+
+
+def is_interrupted(pid: int) -> bool:
+    """Whether a process that stands still has a SIGINT waiting for it."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (signal.SIGINT - 1) & 1 for mask in pending)
 
 
 def assert_stopped_by_the_seal(process: Any) -> None:
@@ -207,7 +215,7 @@ def _everything_else_is_refused(tenant: Tenant, look: Ways) -> None:
 
 
 def _sealed_in_the_middle_of_a_move(tenant: Tenant, look: Ways) -> None:
-    """The engine goes on writing after the seal is recorded, until the seal ends it; the runner wakes up after both."""
+    """The engine wakes up after the seal is recorded and ends by it; the runner wakes up after both."""
     runner = tenant.cloud.start("keyshift", "enable", tenant.name, "--json")
     until_step(tenant, "build/up")
     engine = until(lambda: engine_of(tenant), "the engine", STEP_SECONDS, every=0.005)
@@ -215,6 +223,8 @@ def _sealed_in_the_middle_of_a_move(tenant: Tenant, look: Ways) -> None:
     runner.send_signal(signal.SIGSTOP)
     sealing = tenant.cloud.start("keyshift", "seal", tenant.name, "--reason", REASON, "--json")
     until(lambda: row(tenant)["sealed"], "the seal's record", STEP_SECONDS, every=0.005)
+    # Awake before, it might end by itself: what it asks for is denied by then.
+    until(lambda: is_interrupted(engine), "the seal to interrupt the engine", STEP_SECONDS, every=0.005)
     os.kill(engine, signal.SIGCONT)
     out, err = sealing.communicate(timeout=STEP_SECONDS)
     assert sealing.returncode == 0, f"{out}\n{err}"
