@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from migrate.errors import RefusedInput
 from migrate.operations import Move, Phase, Request
-from migrate.plan.parts import checked, released, watched, without
+from migrate.plan.parts import checked, prove_empty, purge_search, released, watched, without
 from migrate.plan.rotate import abort_rotation
 from stacks.layout import Dropped, Gate, Layout, PipelineState
 
@@ -82,19 +82,8 @@ def abort(request: Request, layout: Layout) -> list[Phase]:
                     verdict=verdict["untouched"],
                     **between,
                 ),
-                Move(
-                    kind="purge-search",
-                    title=f"delete the indices of {search} and their snapshots",
-                    search=search,
-                    verdict=verdict["untouched"],
-                ),
-                Move(
-                    kind="prove-empty",
-                    title=f"prove that nothing is left in {storage} and {search}",
-                    storage=storage,
-                    search=search,
-                    verdict=verdict["purge"],
-                ),
+                purge_search(search, verdict["untouched"]),
+                prove_empty(storage, search, verdict["purge"]),
             ),
             reversible=False,
         ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrate.operations import Move, Phase, Request
-from migrate.plan.parts import checked, without
+from migrate.plan.parts import checked, prove_empty, purge_search, without
 from stacks.layout import Dropped, Gate, Layout, PipelineState
 
 
@@ -45,19 +45,8 @@ def delete(request: Request, layout: Layout) -> list[Phase]:
                 target=serves.storage,
                 verdict=verdict["inventory"],
             ),
-            Move(
-                kind="purge-search",
-                title=f"delete the indices of {serves.search} and their snapshots",
-                search=serves.search,
-                verdict=verdict["inventory"],
-            ),
-            Move(
-                kind="prove-empty",
-                title=f"prove that nothing is left in {serves.storage} and {serves.search}",
-                storage=serves.storage,
-                search=serves.search,
-                verdict=verdict["purge"],
-            ),
+            purge_search(serves.search, verdict["inventory"]),
+            prove_empty(serves.storage, serves.search, verdict["purge"]),
         )
         if serves
         else ()

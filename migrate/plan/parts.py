@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from migrate.operations import Wait
+from migrate.operations import Move, Wait
 from stacks.layout import Dropped, Key, KeyState, Layout, Mode, PipelineState, Search, Storage
 
 Unit = TypeVar("Unit", Storage, Search)
@@ -84,6 +84,16 @@ def with_key(layout: Layout, key: Key) -> Layout:
 def next_id(units: tuple, letter: str, dropped: tuple[Dropped, ...] = ()) -> str:
     numbers = [int(unit.id[1:]) for unit in units] + [int(d.id[1:]) for d in dropped if d.id[0] == letter]
     return f"{letter}{max(numbers, default=0) + 1}"
+
+
+def purge_search(search: str, verdict: str) -> Move:
+    title = f"delete the indices of {search} and their snapshots"
+    return Move(kind="purge-search", title=title, search=search, verdict=verdict)
+
+
+def prove_empty(storage: str, search: str, verdict: str) -> Move:
+    title = f"prove that nothing is left in {storage} and {search}"
+    return Move(kind="prove-empty", title=title, storage=storage, search=search, verdict=verdict)
 
 
 def material_wait(key: str) -> Wait:

@@ -12,6 +12,7 @@ from migrate.plan.parts import (
     checked,
     material_wait,
     next_id,
+    purge_search,
     released,
     unused_key,
     usable_wait,
@@ -100,7 +101,7 @@ def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
             name="purge",
             title=f"purge {made.id}",
             layout=checked(freed),
-            moves=(_purge_search(made.id, verdict),),
+            moves=(purge_search(made.id, verdict),),
             reversible=False,
         ),
         Phase(name="drop", title=f"drop {', '.join(gone)}", layout=checked(dropped), reversible=False),
@@ -188,7 +189,7 @@ def _on_the_same_storage(request: Request, layout: Layout, key: str | None) -> l
             name="purge",
             title=f"purge {serves.search}",
             layout=checked(freed),
-            moves=(_purge_search(serves.search, verdict["index"]),),
+            moves=(purge_search(serves.search, verdict["index"]),),
             reversible=False,
         ),
         Phase(
@@ -240,11 +241,6 @@ def _stored_under(layout: Layout, storage: str, key: str | None) -> Layout:
         unit.model_copy(update={"key": key}) if unit.id == storage else unit for unit in layout.storages
     )
     return layout.model_copy(update={"storages": storages})
-
-
-def _purge_search(search: str, verdict: str) -> Move:
-    title = f"delete the indices of {search} and their snapshots"
-    return Move(kind="purge-search", title=title, search=search, verdict=verdict)
 
 
 def _named(key: str | None) -> str:
