@@ -517,7 +517,7 @@ class Runner:
 
     def _refuse_unproven(self, layout: Layout) -> None:
         """No unit is released or dropped while the verdict that the layout names is not stored and good."""
-        named = {unit.release for unit in (*layout.storages, *layout.searches) if unit.release}
+        named = {unit.release for unit in (*layout.keys, *layout.storages, *layout.searches) if unit.release}
         named |= {dropped.verdict for dropped in layout.dropped}
         named |= {key.archived_under for key in layout.keys if key.archived_under}
         for id in sorted(named):

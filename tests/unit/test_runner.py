@@ -308,6 +308,12 @@ def test_there_is_nothing_to_resume_without_an_unfinished_operation(walker: Runn
         walker.resume()
 
 
+def test_a_key_is_not_released_either_while_its_verdict_is_not_stored(walker: Runner) -> None:
+    key = layouts.byok_active().keys[0].model_copy(update={"release": "acme-delete-1-inventory"})
+    with pytest.raises(VerificationFailed, match="verdict acme-delete-1-inventory, which does not exist"):
+        walker._refuse_unproven(layouts.changed(layouts.byok_active(), keys=(key,)))
+
+
 @pytest.mark.parametrize("missing", ["storage", "index"])
 def test_nothing_is_released_while_its_verdict_is_not_stored(
     walker: Runner, records: Records, stack: FakeStack, missing: str
