@@ -87,9 +87,12 @@ class Runner:
         request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
         made = plan(request, tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
-        policing.refuse_plan(made, self.records.tenants())
+        policing.refuse_plan(made, self._owners(made))
         self.preflight = self._preflight(made)
         return made
+
+    def _owners(self, made: Plan) -> Mapping[str, str]:
+        return self.records.key_owners(phase.layout for phase in made.phases)
 
     def _preflight(self, made: Plan) -> dict[str, Any] | None:
         """What a plan's preflight finds now, before anything is changed; None if it has none or nothing is up yet.
@@ -148,7 +151,7 @@ class Runner:
     def _way_back(self, aborted: Operation) -> Plan:
         request = Request(operation=f"{aborted.id}{ABORT}", kind=OperationKind.ABORT)
         made = plan(request, self.records.tenant(self.tenant).layout)
-        policing.refuse_plan(made, self.records.tenants())
+        policing.refuse_plan(made, self._owners(made))
         return made
 
     def abort(self) -> Operation:
@@ -464,7 +467,9 @@ class Runner:
         """The stack becomes the phase's layout: record, stack file, preview, judgement, constrained up."""
         self._refuse_unproven(phase.layout)
         before = self.records.tenant(self.tenant).layout
-        policing.refuse_change(before, phase.layout, self.records.tenants(), what=f"phase {phase.name}")
+        policing.refuse_change(
+            before, phase.layout, self.records.key_owners([phase.layout]), what=f"phase {phase.name}"
+        )
         report = self._reporter(operation_id, f"{phase.name}/up")
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)
