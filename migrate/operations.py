@@ -115,11 +115,19 @@ class Plan(Frozen):
         return self.phases[-1].layout
 
 
+class EndedKey(Frozen):
+    """A key that was destroyed or declared lost. `certificate`: the name of the proof, if it was destroyed."""
+
+    id: str
+    says: str
+    certificate: str | None = None
+
+
 class Request(Frozen):
     """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person.
 
     `key`: a key of the customer's own account as it was seen, for what begins with one; `is_barred`: its alias leads
-    to another one now, which cannot even be tried.
+    to another one now, which cannot even be tried. `ended`: a sealed tenant is deleted that nobody can read any more.
     """
 
     operation: str
@@ -129,3 +137,4 @@ class Request(Frozen):
     key: Key | None = None
     is_barred: bool = False
     on_rotation: OnRotation | None = None
+    ended: tuple[EndedKey, ...] = ()

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
-from migrate import durable, failures, policing
+from migrate import durable, failures, policing, unreadable
 from migrate import outage as outages
 from migrate.copy.preflight import require_movable, survey
 from migrate.durable import Outcome
@@ -84,8 +84,8 @@ class Runner:
         """
         tenant = self.records.tenant(self.tenant)
         self._refuse_unfinished()
-        request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
-        made = plan(request, tenant.layout)
+        asked = asked or unreadable.asked(self.project, tenant, kind)
+        made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **asked), tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
         policing.refuse_plan(made, self._owners(made))
         self.preflight = self._preflight(made)
@@ -116,7 +116,8 @@ class Runner:
 
     def run(self, kind: OperationKind, mode: str | None = None, *, asked: Mapping[str, Any] | None = None) -> Operation:
         """Begins an operation and walks it. Raises RefusedInput when another one is unfinished."""
-        with self._acting():
+        asked = asked or unreadable.asked(self.project, self.records.tenant(self.tenant), kind)
+        with self._acting(of_a_sealed="ended" in asked):
             tenant = self.records.tenant(self.tenant)
             self._refuse_unfinished()
             return self._walk(self._begin(tenant, kind, mode, asked))
@@ -208,7 +209,8 @@ class Runner:
         A byok tenant that a plain `pulumi up` made has none either, and is not whole: its creation begins here. So does
         a rotation whose key was uploaded while another operation ran.
         """
-        with self._acting():
+        operation = self.records.unfinished(self.tenant)
+        with self._acting(of_a_sealed=operation is not None and bool(operation.request.ended)):
             operation = self.records.unfinished(self.tenant)
             tenant = self.records.tenant(self.tenant)
             if operation is None and tenant.layout.serves is None:
@@ -226,15 +228,19 @@ class Runner:
     # walking ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _acting(self) -> Iterator[None]:
-        self.records.refuse_sealed(self.tenant)  # before the lock, which a runner that the seal stops may still hold
+    def _acting(self, *, of_a_sealed: bool = False) -> Iterator[None]:
+        """`of_a_sealed`: of a tenant that nobody can read any more, which stays closed while it is deleted."""
+        if not of_a_sealed:
+            self.records.refuse_sealed(
+                self.tenant
+            )  # before the lock, which a runner that the seal stops may still hold
         alone = durable.single_runner(
             self.folder,
             self.tenant,
             is_overdue=lambda pid: self.records.is_overdue(self.tenant, pid),
             working_on=self.records.working_on,
         )
-        with alone, self.records.lease(self.tenant) as fence:
+        with alone, self.records.lease(self.tenant, of_a_sealed=of_a_sealed) as fence:
             self._fence = fence
             stop = threading.Event()
             renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from test_runner import FakeStack
 
 from migrate import durable, runner
 from migrate.errors import KeyshiftError, RefusedInput
+from migrate.fates import Fate, Fates, KeyFate
 from migrate.operations import OperationKind, Request
 from migrate.plan import plan
 from migrate.records import Records
@@ -63,8 +65,13 @@ QUIET: dict[str, Callable[[], Layout]] = {
     "byokms": layouts.byokms_active,
     "byokms, paused by a rotation": paused,
 }
+BEGUN = "it has begun, which is what is asked here"
+LOST = KeyFate(
+    tenant="acme", key="k1", fate=Fate.LOST, by="someone", at=datetime(2026, 1, 2, tzinfo=UTC), reason="says its owner"
+)
 BUSY = {
     "sealed or revoked": "sealed",
+    "sealed, its key destroyed or lost": "ended",
     "in a move, before it serves": "build/3-copy",
     "in a move, once the new side serves": "purge/1-purge-storage",
 }
@@ -76,6 +83,10 @@ def came(act: Callable[[], Any]) -> str:
         done = act()
     except RefusedInput as refused:
         return f"refused: `{refused.code}`"
+    except KeyshiftError as begun:
+        if begun.message != BEGUN:
+            raise
+        return "works"
     return " → ".join(phase.name for phase in done.phases)
 
 
@@ -92,29 +103,33 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dic
     monkeypatch.delenv("KEYSHIFT_DATABASE_URL", raising=False)
     monkeypatch.setattr(runner, "Stack", lambda *_: FakeStack())
 
-    def never(*_: Any) -> None:
-        raise AssertionError("nothing may be walked in this state")
+    def only_deleted(folder: Path, tenant: str, operation: str, *_: Any) -> durable.Outcome:
+        assert operation == "acme-delete-1", "nothing else may be walked in these states"
+        return durable.Outcome(state="failed", message=BEGUN)
 
-    monkeypatch.setattr(durable, "walk", never)
+    monkeypatch.setattr(durable, "walk", only_deleted)
 
     def answers(state: str) -> dict[str, str]:
         home = tmp_path / state.replace("/", "-") / ".keyshift"
         engine = connect(home)
         records = Records(engine)
-        held = records.create(layouts.standard())
+        held = records.create(layouts.byok_active() if state == "ended" else layouts.standard())
         acting = Runner(Project(root=home.parent, home=home), "acme", lambda _: None)
-        if state == "sealed":
+        if state in {"sealed", "ended"}:
             with engine.begin() as connection:
                 connection.execute(sql.update(TENANTS).values(sealed=True))
+            if state == "ended":
+                Fates(engine).put(LOST)
         else:
             with records.lease("acme") as fence:
                 operation = records.begin(held, OperationKind.ENABLE, "byok")
                 records.note(operation.id, fence=fence, step=state)
+        way_back = came(acting.preview_abort)
         found = {
             name: came(partial(acting.run, kind, mode, asked={"key": key.model_dump(mode="json")} if key else None))
             for name, (kind, mode, key) in WALKED.items()
         }
-        return {**found, "abort": came(acting.preview_abort)}
+        return {**found, "abort": way_back}
 
     return answers
 
@@ -162,6 +177,7 @@ def test_a_state_that_is_not_quiet_lets_nothing_in_but_the_way_back(busy: Callab
     for step in BUSY.values():
         answers = busy(step)
         way_back = answers.pop("abort")
+        assert (answers.pop("delete") == "works") == (step == "ended"), "nobody can read it, and it has to go some day"
         assert all(answer.startswith("refused") for answer in answers.values()), (step, answers)
         assert way_back.startswith("refused") == (step != "build/3-copy"), (step, way_back)
 
