@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 def upgrade(
     name: TenantName,
-    version: Annotated[str, typer.Option("--search-version", metavar="VERSION", help="Elasticsearch's, such as 8.19.3.")],
+    version: Annotated[
+        str, typer.Option("--search-version", metavar="VERSION", help="Elasticsearch's, such as 8.19.3.")
+    ],
     dry_run: DryRun = False,
     no_preview: NoPreview = False,
     wait: WaitSeconds = PATIENCE_SECONDS,

@@ -184,27 +184,3 @@ def test_with_the_old_key_disabled_everything_is_still_readable(rotated: Rotated
         assert tenant.keyshift("search", "Boeing", "--json").json()["total"] == BOEING
     finally:
         kms.enable_key(KeyId=rotated.old.arn)
-
-
-def test_once_its_key_is_destroyed_a_tenant_can_be_deleted_though_nobody_can_read_it(rotated: Rotated) -> None:
-    tenant, cloud = rotated.tenant, rotated.tenant.cloud
-    side = tenant.storage("s1", "runner")
-    operator = type(side)(cloud.client("s3"), side.storage)
-    tenant.keyshift("revoke", "--reason", "the contract ended", "--yes")
-    phrase = f"destroy k2 of {tenant.name}"
-    tenant.keyshift("key", "destroy", "k2", "--reason", "the contract ended", "--days", "7", "--confirm", phrase)
-    restored = tenant.keyshift("restore", "--json", check=False).json()["error"]
-    assert (restored["code"], f"keyshift delete {tenant.name}" in restored["hint"]) == ("key-destroyed", True)
-    assert list(list_versions(side)), "what lies there can still be listed"
-
-    ended = tenant.keyshift("delete", "--confirm", tenant.name, "--json", seconds=STEP_SECONDS).json()
-
-    assert (ended["state"], ended["left_behind"]) == ("done", 0)
-    assert list(list_versions(operator)) == []
-    assert cloud.deployments(tenant.name) == {}
-    verdicts = cloud.home / "tenants" / tenant.name / "verdicts"
-    for name in ("inventory", "purge"):
-        signed = (verdicts / f"{tenant.name}-delete-1-{name}.json").read_text()
-        assert "nothing of it could be read" in signed
-        assert "k2-destroyed" in signed, "the certificate of the key is named"
-    assert tenant.stack not in cloud.pulumi("stack", "ls", "--json").out
