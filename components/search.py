@@ -37,7 +37,6 @@ from components.index import (
 )
 from components.retention import Retention
 
-STACK_VERSION = "8.19.0"
 TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
 
 
@@ -52,6 +51,7 @@ class SearchDeploymentArgs:
     tenant: str
     cloud: str
     region: str
+    version: str
     encryption_key_path: pulumi.Input[str] | None
     labels: Mapping[str, str]
     retention: Retention
@@ -97,7 +97,7 @@ class SearchDeployment(pulumi.ComponentResource):
             f"{args.id}-deployment",
             name=naming.deployment(args.tenant, args.id),
             region=naming.elastic_region(args.cloud, args.region),
-            version=STACK_VERSION,
+            version=args.version,
             deployment_template_id=TEMPLATES[args.cloud],
             encryption_key_path=args.encryption_key_path,
             elasticsearch=ec.DeploymentElasticsearchArgs(

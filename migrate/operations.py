@@ -20,6 +20,7 @@ class OperationKind(StrEnum):
     REMOVE = "remove"
     ROTATE = "rotate"
     CONFIRM = "confirm"
+    UPGRADE = "upgrade"
     DELETE = "delete"
     ABORT = "abort"
     REVOKE = "revoke"
@@ -27,7 +28,14 @@ class OperationKind(StrEnum):
 
 
 ABORTABLE = frozenset(
-    {OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.ROTATE, OperationKind.DELETE}
+    {
+        OperationKind.ENABLE,
+        OperationKind.CHANGE,
+        OperationKind.REMOVE,
+        OperationKind.ROTATE,
+        OperationKind.UPGRADE,
+        OperationKind.DELETE,
+    }
 )
 """Operations with a way back, until the phase that serves the new side or purges the only one."""
 
@@ -137,4 +145,5 @@ class Request(Frozen):
     key: Key | None = None
     is_barred: bool = False
     on_rotation: OnRotation | None = None
+    search_version: str | None = None
     ended: tuple[EndedKey, ...] = ()

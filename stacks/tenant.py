@@ -251,6 +251,7 @@ def _search(ground: Ground, search: Search, key_arns: Mapping[str, pulumi.Input[
             tenant=layout.tenant,
             cloud=str(layout.cloud),
             region=layout.region,
+            version=search.version,
             encryption_key_path=_key_arn(ground, search.key, key_arns),
             labels=_labels(layout, search.id, search.key),
             retention=ground.retention(release=search.release),

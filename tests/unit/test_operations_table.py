@@ -35,19 +35,20 @@ THEIRS = Key(
     arn="arn:aws:kms:eu-west-1:444455556666:key/nine",
     alias="arn:aws:kms:eu-west-1:444455556666:alias/acme",
 )
-COMMANDS: dict[str, tuple[OperationKind, str | None, Key | None]] = {
-    "key request": (OperationKind.REQUEST, None, None),
-    "key onboard": (OperationKind.ONBOARD, None, THEIRS),
-    "enable --mode byok": (OperationKind.ENABLE, "byok", None),
-    "enable --mode byokms": (OperationKind.ENABLE, "byokms", None),
-    "rotate": (OperationKind.ROTATE, None, None),
-    "key follow, a rotation": (OperationKind.ROTATE, None, THEIRS),
-    "confirm": (OperationKind.CONFIRM, None, None),
-    "change --mode byok": (OperationKind.CHANGE, "byok", None),
-    "change --mode byokms": (OperationKind.CHANGE, "byokms", None),
-    "remove": (OperationKind.REMOVE, None, None),
-    "delete": (OperationKind.DELETE, None, None),
-    "revoke": (OperationKind.REVOKE, None, None),
+COMMANDS: dict[str, tuple[OperationKind, str | None, dict[str, Any]]] = {
+    "key request": (OperationKind.REQUEST, None, {}),
+    "key onboard": (OperationKind.ONBOARD, None, {"key": THEIRS}),
+    "enable --mode byok": (OperationKind.ENABLE, "byok", {}),
+    "enable --mode byokms": (OperationKind.ENABLE, "byokms", {}),
+    "rotate": (OperationKind.ROTATE, None, {}),
+    "key follow, a rotation": (OperationKind.ROTATE, None, {"key": THEIRS}),
+    "confirm": (OperationKind.CONFIRM, None, {}),
+    "change --mode byok": (OperationKind.CHANGE, "byok", {}),
+    "change --mode byokms": (OperationKind.CHANGE, "byokms", {}),
+    "remove": (OperationKind.REMOVE, None, {}),
+    "upgrade --search-version": (OperationKind.UPGRADE, None, {"search_version": "8.99.0"}),
+    "delete": (OperationKind.DELETE, None, {}),
+    "revoke": (OperationKind.REVOKE, None, {}),
 }
 BOUND = Key(id="k8", state=KeyState.ACTIVE, arn="arn:aws:kms:eu-west-1:444455556666:key/eight", alias=THEIRS.alias)
 
@@ -90,10 +91,15 @@ def came(act: Callable[[], Any]) -> str:
     return " → ".join(phase.name for phase in done.phases)
 
 
+def written(asked: dict[str, Any]) -> dict[str, Any]:
+    """As the record keeps it."""
+    return {name: value.model_dump(mode="json") if isinstance(value, Key) else value for name, value in asked.items()}
+
+
 def quiet(layout: Layout) -> dict[str, str]:
     return {
-        name: came(partial(plan, Request(operation="acme-x-1", kind=kind, mode=mode, key=key), layout))
-        for name, (kind, mode, key) in COMMANDS.items()
+        name: came(partial(plan, Request(operation="acme-x-1", kind=kind, mode=mode, **asked), layout))
+        for name, (kind, mode, asked) in COMMANDS.items()
     }
 
 
@@ -126,8 +132,8 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dic
                 records.note(operation.id, fence=fence, step=state)
         way_back = came(acting.preview_abort)
         found = {
-            name: came(partial(acting.run, kind, mode, asked={"key": key.model_dump(mode="json")} if key else None))
-            for name, (kind, mode, key) in WALKED.items()
+            name: came(partial(acting.run, kind, mode, asked=written(asked)))
+            for name, (kind, mode, asked) in WALKED.items()
         }
         return {**found, "abort": way_back}
 
@@ -185,9 +191,9 @@ def test_a_state_that_is_not_quiet_lets_nothing_in_but_the_way_back(busy: Callab
 def test_a_refusal_names_the_next_command() -> None:
     hints = []
     for made in QUIET.values():
-        for kind, mode, key in COMMANDS.values():
+        for kind, mode, asked in COMMANDS.values():
             try:
-                plan(Request(operation="acme-x-1", kind=kind, mode=mode, key=key), made())
+                plan(Request(operation="acme-x-1", kind=kind, mode=mode, **asked), made())
             except KeyshiftError as refused:
                 hints.append(refused.hint)
     assert len(hints) > 20
