@@ -300,7 +300,8 @@ class Runner:
             raise  # the lease is somebody else's, and so is the operation's state
         except Exception as error:
             failed = failures.explained(error)
-            self.records.note(operation.id, fence=self._fence, state="failed", message=failed.message, hint=failed.hint)
+            hint = failures.going_on(failed.hint, self.tenant)
+            self.records.note(operation.id, fence=self._fence, state="failed", message=failed.message, hint=hint)
             raise
         if outcome["state"] == "done":
             self.records.note(
@@ -350,7 +351,8 @@ class Runner:
                 raise
             self.records.check(self.tenant, self._fence)  # else the operation's outcome is not ours to tell
             self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": failed.code})
-            outcome = Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
+            hint = failures.going_on(failed.hint, self.tenant)
+            outcome = Outcome(state="failed", message=failed.message, hint=hint, code=failed.code)
             if again_from := goes_on_at(self._plan(operation_id), step, failed.code):
                 outcome["again_from"] = again_from
             return outcome
