@@ -135,7 +135,8 @@ class Request(Frozen):
     """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person.
 
     `key`: a key of the customer's own account as it was seen, for what begins with one; `is_barred`: its alias leads
-    to another one now, which cannot even be tried. `ended`: a sealed tenant is deleted that nobody can read any more.
+    to another one now, which cannot even be tried. `vendor_key`: the ARN of the stamp's new key, for a tenant that lies
+    under the vendor's. `ended`: a sealed tenant is deleted that nobody can read any more.
     """
 
     operation: str
@@ -146,4 +147,5 @@ class Request(Frozen):
     is_barred: bool = False
     on_rotation: OnRotation | None = None
     search_version: str | None = None
+    vendor_key: str | None = None
     ended: tuple[EndedKey, ...] = ()

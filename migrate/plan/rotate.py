@@ -35,7 +35,12 @@ from stacks.layout import (
 
 
 def rotate(request: Request, layout: Layout) -> list[Phase]:
-    """A new key in our account: the storage is re-keyed in place, the search is made anew, the old key put away."""
+    """A new key in our account: the storage is re-keyed in place, the search is made anew, the old key put away.
+
+    With `request.vendor_key` the stamp has a new key and has re-keyed the shared storage: what is left is the search.
+    """
+    if request.vendor_key is not None and layout.mode is Mode.STANDARD:
+        return rebuild_search(request, layout)
     _refuse_unless_ours(layout)
     keyed = layout if unused_key(layout) else with_new_key(layout)
     key = unused_key(keyed)
@@ -52,8 +57,8 @@ def _refuse_unless_ours(layout: Layout) -> None:
         return
     if layout.mode is Mode.STANDARD:
         raise RefusedInput(
-            f"tenant {layout.tenant} is in mode {Mode.STANDARD}: it is under the vendor's key, which AWS rotates by itself",
-            hint=f"to move it under its customer's key: keyshift enable {layout.tenant}",
+            f"tenant {layout.tenant} is in mode {Mode.STANDARD}: it is under the vendor's key, which is its stamp's",
+            hint=f"keyshift stamp rotate {layout.stamp}; or under its customer's key: keyshift enable {layout.tenant}",
             code="no-customer-key",
         )
     raise RefusedInput(
