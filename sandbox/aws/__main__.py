@@ -89,7 +89,7 @@ async def serve(folder: Path, port: int, region: str) -> None:
     server = _Server(config)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, setattr, server, "should_exit", True)  # noqa: FBT003 - setattr's own form
+        loop.add_signal_handler(name, setattr, server, "should_exit", True)
     await server.serve()
 
 
