@@ -61,7 +61,7 @@ class _SharedLoader(Loader):
     @property
     def search_paths(self) -> list[str]:
         """A copy: each boto3 session adds the folder of its resources, which we do not use, to the list that it gets."""
-        return list(self._search_paths)
+        return list(super().search_paths)
 
 
 @cache
