@@ -46,6 +46,8 @@ LISTING, SIGNATURE, RECORDS = "listing.json", "listing.signature.json", "records
 STATES = Path("pulumi") / ".pulumi"
 UNFINISHED = "restoring"
 """Stands in a home while a restore is under way: the SHA-256 of its listing."""
+PROOFS = ("tenants", "stamps")
+"""Folders of the home with a folder for each: logs, verdicts, manifests, journals, signing keys."""
 LEFT_OUT = ("runner.lock", "ImportToken*", "*-wal", "*-shm", "*-journal", ".*")
 """Locks, import tokens (a new request gives a new one) and what belongs to an open SQLite file."""
 
@@ -155,9 +157,10 @@ def _sources(project: Project) -> Iterator[tuple[Path, Path]]:
     for path in sorted(project.root.glob("Pulumi.*.yaml")):
         if path.name.startswith(("Pulumi.stamp-", "Pulumi.tenant-")):
             yield path, Path("stacks") / path.name
-    for path in _files(project.home / "tenants"):
-        if not any(path.match(pattern) for pattern in LEFT_OUT):
-            yield path, path.relative_to(project.home)
+    for folder in PROOFS:
+        for path in _files(project.home / folder):
+            if not any(path.match(pattern) for pattern in LEFT_OUT):
+                yield path, path.relative_to(project.home)
     if _holds_state(project):
         stacks = project.home / STATES / "stacks" / PROJECT
         states = [path for path in sorted(stacks.glob("*.json*")) if not path.name.endswith((".bak", ".attrs"))]
@@ -295,7 +298,7 @@ def _refuse_full(project: Project, backup: Checked, engine: sql.Engine) -> None:
     """Raises RefusedInput naming what is there already."""
     found = [f"the record of tenant {name}" for name in dump.tenants_in(engine)]
     found += [str(path) for path in (project.home / PRIVATE_KEY_FILE, project.home / UNFINISHED) if path.exists()]
-    found += [str(path) for path in _files(project.home / "tenants")]
+    found += [str(path) for folder in PROOFS for path in _files(project.home / folder)]
     if backup.listing.state == "here":
         stacks = project.home / STATES / "stacks"
         found += [str(path) for path in _files(stacks)]

@@ -151,6 +151,15 @@ def test_logs_and_verdicts_go_on_after_a_restore(house: House, new: Project) -> 
     assert Signer(new.home).public_key() == Signer(house.project.home).public_key()
 
 
+def test_a_stamps_log_and_its_signing_key_are_kept_like_a_tenants(house: House, new: Project) -> None:
+    Log(house.project.home / "stamps" / "stamp-aws-eu-west-1-01").append({"event": "vendor-key-archived"})
+    house.make()
+    backup.restore(new, house.folder, None)
+    log = Log(new.home / "stamps" / "stamp-aws-eu-west-1-01")
+    log.append({"event": "after"})
+    assert log.verify_chain().lines == 2, "signed by the same key before and after"
+
+
 def test_a_fence_from_before_acts_no_more(house: House, new: Project) -> None:
     house.make()
     held = house.records
