@@ -24,7 +24,8 @@ ADMINISTERS = (
     "kms:DeleteImportedKeyMaterial",
     "kms:ImportKeyMaterial",
 )
-VENDOR_KEY = "vendor-key"
+VENDOR_KEY = re.compile(r"vendor(-[1-9][0-9]*)?-key")
+"""A stamp's keys by name: the first one and, after a rotation, the numbered ones."""
 _KEY_ARN = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:(?P<account>\d{12}):key/[A-Za-z0-9-]+")
 
 
@@ -42,7 +43,9 @@ def under_its_key(program: Program, facts: Facts, kind: str, one: Resource, path
     if value is not UNKNOWN and not is_key_arn(value):
         return ""  # no key is named, which other rules are about
     if one.tenant is None:
-        return _is_of(program.named(VENDOR_KEY), one, value, path)
+        ours = [key for key in program.resources if VENDOR_KEY.fullmatch(key.name)]
+        wrong = [_is_of(key, one, value, path) for key in ours] or [_is_of(None, one, value, path)]
+        return "" if "" in wrong else wrong[0]
     unit = facts.unit(kind, one.unit)
     if unit is None:
         return f"the layout of the tenant holds no {one.unit}"

@@ -24,7 +24,10 @@ from policies.catalogue import RULES
 from policies.judge import Judge
 from policies.resource import UNKNOWN, Resource
 from policies.rule import OnUnknown, Undecided
+from stacks import stamp
+from stacks.config import StampSettings
 from stacks.layout import OFFERED, Layout
+from stacks.record import connect
 
 
 def resources(built: graph.Graph, layout: Layout | None, *, stack: str) -> tuple[list[Resource], list[Resource]]:
@@ -131,6 +134,28 @@ def broken(mutation: Mutation, alone: list[Resource], whole: list[Resource]) -> 
 @pytest.mark.parametrize("name", [*LAYOUTS, STAMP])
 def test_what_keyshift_makes_breaks_no_rule(name, is_preview, tmp_path):
     assert judged(*program_of(name, tmp_path, is_preview=is_preview)) == []
+
+
+ROTATED = {
+    "made": {"vendor_keys": 2},
+    "redirected": {"vendor_keys": 2, "vendor_key": 2},
+    "archived": {"vendor_keys": 3, "vendor_key": 3, "oldest_vendor_key": 3},
+}
+
+
+@pytest.mark.parametrize("is_preview", [False, True], ids=["known", "preview"])
+@pytest.mark.parametrize("keys", ROTATED.values(), ids=ROTATED)
+def test_a_stamp_under_any_of_its_own_keys_breaks_no_rule_and_under_another_it_does(keys, is_preview, tmp_path):
+    engine = connect(tmp_path)
+    built = graph.run(
+        lambda: stamp.build(StampSettings.parse(graph.STAMP, **keys), engine), stack=graph.STAMP, is_preview=is_preview
+    )
+    assert judged(*resources(built, None, stack=graph.STAMP)) == []
+    if not is_preview:
+        default = built.resources["shared-bucket-encryption"].inputs["rules"][0]["applyServerSideEncryptionByDefault"]
+        default["kmsMasterKeyId"] = f"arn:aws:kms:{graph.REGION}:{graph.ACCOUNT}:key/0123abcd"
+        found = judged(*resources(built, None, stack=graph.STAMP))
+        assert {rule for rule, _ in found} == {"storage-under-its-own-key"}, found
 
 
 @pytest.mark.parametrize("mutation", AWS, ids=lambda one: f"{one.rule}: {one.what}")
