@@ -13,6 +13,10 @@ import pytest
 from elastic_server import Created, ElasticServer, deployment_body, running_elastic, until
 from elasticsearch import ApiError, AuthenticationException, ConflictError
 
+from migrate import elastic_cloud
+from migrate.errors import CloudError
+from sandbox.elastic.launch import VERSION
+
 pytestmark = pytest.mark.sandbox
 
 
@@ -35,6 +39,20 @@ def index(deployment: Created) -> Iterator[str]:
     client.indices.create(index="records-000001", settings={"number_of_replicas": 0})
     yield "records-000001"
     client.indices.delete(index="records-000001")
+
+
+def test_the_versions_that_are_offered_are_the_ones_that_can_be_made(
+    server: ElasticServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EC_ENDPOINT", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("EC_API_KEY", server.api_key)
+    assert elastic_cloud.offered_versions() == [VERSION]
+    body = deployment_body("acme-e9", None, "eu-west-1")
+    body["resources"]["elasticsearch"][0]["plan"]["elasticsearch"]["version"] = "8.99.0"
+    assert server.call("POST", "/deployments", body).status_code == 400
+    monkeypatch.setenv("EC_API_KEY", "another one")
+    with pytest.raises(CloudError, match="401"):
+        elastic_cloud.offered_versions()
 
 
 def accepts(url: str) -> bool:
