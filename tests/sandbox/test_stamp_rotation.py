@@ -30,7 +30,7 @@ def test_everything_of_a_stamp_comes_under_its_new_key_and_the_old_one_is_archiv
         assert {v.key_arn for versions in before.values() for v in versions} == {old}
 
         with tenant.jobs() as jobs:
-            done = cloud.keyshift("stamp", "rotate", STAMP, "--json", seconds=STEP_SECONDS).json()
+            done = cloud.keyshift("stamp", "rotate", STAMP, "--json", seconds=2 * STEP_SECONDS).json()
 
         assert jobs.archived(), "no job ran while the key was rotated"
         codes = {one["code"] for one in jobs.attempts("write")}
