@@ -20,7 +20,9 @@ LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright &&
 # In the order given, because the kills take longest and have to begin first.
 PYTEST := $(WITH_VENV) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UNIT := $(PYTEST) tests/unit $(PYTEST_ARGS)
-POLICIES := $(PYTEST) tests/unit/test_policies_*.py tests/policies $(PYTEST_ARGS)
+# Only a run of all of them says anything about coverage.
+COVERED := --cov=policies --cov-branch --cov-report=term:skip-covered --cov-fail-under=90
+POLICIES := $(PYTEST) tests/unit/test_policies_*.py tests/policies $(or $(PYTEST_ARGS),$(COVERED))
 QUICK_POLICIES := $(PYTEST) tests/policies -m "not every" $(PYTEST_ARGS)
 SANDBOX := $(PYTEST) tests/sandbox $(PYTEST_ARGS)
 FAULTS := $(PYTEST) tests/faults $(PYTEST_ARGS)

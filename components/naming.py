@@ -117,8 +117,9 @@ def secret(tenant: str, search: str, audience: str) -> str:
     return f"keyshift/{tenant}/{search}/{audience}"
 
 
-def vendor_key_alias(stamp: str) -> str:
-    return f"alias/keyshift-{stamp}"
+def vendor_key_alias(stamp: str, number: int = 1) -> str:
+    """Each of a stamp's vendor keys has an alias of its own; the first one's bears no number."""
+    return f"alias/keyshift-{stamp}" if number == 1 else f"alias/keyshift-{stamp}-{number}"
 
 
 def elastic_region(cloud: str, region: str) -> str:

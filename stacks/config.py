@@ -16,6 +16,8 @@ from stacks.layout import OFFERED, Cloud, Layout, Mode, Name
 
 NAMESPACE = "keyshift"
 SCALARS = ("cloud", "region", "stamp", "customer", "keyMode")
+VENDOR_KEYS = {"vendorKeys": "vendor_keys", "vendorKey": "vendor_key", "oldestVendorKey": "oldest_vendor_key"}
+"""What `keyshift stamp rotate` writes into a stamp's stack file -> the field that it is here."""
 LAYOUT = "layout"
 
 _STAMP = re.compile(r"stamp-(?P<cloud>aws|azure)-(?P<region>[a-z0-9-]*[a-z0-9])-(?P<number>\d{2,})")
@@ -27,22 +29,42 @@ class _Frozen(BaseModel):
 
 
 class StampSettings(_Frozen):
-    """A stamp is named `stamp-<cloud>-<region>-<nn>`, and its name says everything about it."""
+    """A stamp is named `stamp-<cloud>-<region>-<nn>`, and its name says where it is.
+
+    Its vendor keys are numbered, never reused: `vendor_keys` of them were made, the shared bucket comes under
+    `vendor_key`, and nothing lies under one before `oldest_vendor_key`: those are archived.
+    """
 
     name: str
     cloud: Cloud
     region: str
     number: Annotated[int, Field(ge=1)]
+    vendor_keys: Annotated[int, Field(ge=1)] = 1
+    vendor_key: Annotated[int, Field(ge=1)] = 1
+    oldest_vendor_key: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _in_turn(self) -> Self:
+        if not self.oldest_vendor_key <= self.vendor_key <= self.vendor_keys:
+            raise ValueError(
+                f"vendorKey is {self.vendor_key}, which is not between oldestVendorKey {self.oldest_vendor_key} and "
+                f"vendorKeys {self.vendor_keys}"
+            )
+        return self
 
     @classmethod
-    def parse(cls, name: str) -> Self:
-        """Raises ConfigError when `name` is no stamp's."""
+    def parse(cls, name: str, **keys: object) -> Self:
+        """`keys`: the numbers of its vendor keys. Raises ConfigError when `name` is no stamp's, or they do not fit."""
         named = _STAMP.fullmatch(name)
         if named is None:
             raise ConfigError(
                 f"{name!r} is not the name of a stamp", hint="a stamp is named stamp-<cloud>-<region>-<two digits>"
             )
-        return cls(name=name, cloud=Cloud(named["cloud"]), region=named["region"], number=int(named["number"]))
+        about = {"cloud": named["cloud"], "region": named["region"], "number": named["number"], **keys}
+        try:
+            return cls.model_validate({"name": name, **about})
+        except ValidationError as error:
+            raise ConfigError(f"the configuration of {name} cannot be used: {_sentences(error)}") from error
 
 
 class Rendered(_Frozen):
@@ -87,8 +109,9 @@ Settings = StampSettings | TenantSettings
 def read_settings() -> Settings:
     """The settings of the running stack. Raises ConfigError in one sentence for each thing wrong."""
     config = pulumi.Config(NAMESPACE)
-    values: dict[str, Any] = {name: config.get(name) for name in SCALARS if config.get(name)}
-    values |= {name: None for name in _names() if name not in (*SCALARS, LAYOUT)}
+    known = (*SCALARS, *VENDOR_KEYS)
+    values: dict[str, Any] = {name: config.get(name) for name in known if config.get(name)}
+    values |= {name: None for name in _names() if name not in (*known, LAYOUT)}
     if LAYOUT in _names():
         values[LAYOUT] = config.require_object(LAYOUT)
     if "region" not in values and (region := pulumi.Config("aws").get("region")):
@@ -98,15 +121,18 @@ def read_settings() -> Settings:
 
 def parse(stack: str, values: Mapping[str, Any]) -> Settings:
     """The settings of `stack` from the values below `keyshift:`. Raises ConfigError."""
-    unknown = sorted(set(values) - {*SCALARS, LAYOUT})
+    is_stamp = stack.startswith("stamp-")
+    unknown = sorted(set(values) - {*SCALARS, LAYOUT, *(VENDOR_KEYS if is_stamp else ())})
     if unknown:
         raise ConfigError(
             f"the configuration of {stack} has keys that Keyshift does not know: "
             + ", ".join(f"{NAMESPACE}:{name}" for name in unknown),
             hint=f"pulumi config rm {NAMESPACE}:{unknown[0]} -s {stack}",
         )
-    if stack.startswith("stamp-"):
-        return StampSettings.parse(stack)
+    if is_stamp:
+        return StampSettings.parse(
+            stack, **{field: values[name] for name, field in VENDOR_KEYS.items() if name in values}
+        )
     named = _TENANT.fullmatch(stack)
     if named is None:
         raise ConfigError(

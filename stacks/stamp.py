@@ -31,7 +31,8 @@ def build(settings: StampSettings, engine: sql.Engine) -> dict[str, Any]:
     retention = Retention(
         protect=True, hooks=pulumi.ResourceHookBinding(before_delete=[stamp_hook(settings.name, engine)])
     )
-    key = VendorKey("vendor", VendorKeyArgs(stamp=settings.name, account=account, retention=retention))
+    keys = {number: _vendor_key(settings, number, account, retention) for number in range(1, settings.vendor_keys + 1)}
+    key = keys[settings.vendor_key]
     shared = SharedBucket(
         "shared",
         SharedBucketArgs(
@@ -44,7 +45,15 @@ def build(settings: StampSettings, engine: sql.Engine) -> dict[str, Any]:
         "bucket": shared.bucket,
         "bucket_arn": shared.arn,
         "vendor_key_arn": key.arn,
+        # Whatever something may lie under, or is about to: the tenants' roles may use these.
+        "vendor_key_arns": [keys[number].arn for number in keys if number >= settings.oldest_vendor_key],
         "region": settings.region,
         "account_id": account,
         "event_bus": EVENT_BUS,
     }
+
+
+def _vendor_key(settings: StampSettings, number: int, account: str, retention: Retention) -> VendorKey:
+    """The first one's name has no number: it is a state key of stamps that were made before there was a second."""
+    name = "vendor" if number == 1 else f"vendor-{number}"
+    return VendorKey(name, VendorKeyArgs(stamp=settings.name, number=number, account=account, retention=retention))

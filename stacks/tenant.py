@@ -38,6 +38,7 @@ class Ground:
     account: str
     shared_bucket: pulumi.Output[str]
     vendor_key_arn: pulumi.Output[str]
+    vendor_key_arns: pulumi.Output[list[str]]
     hooks: pulumi.ResourceHookBinding
 
     def retention(self, *, release: str | None) -> Retention:
@@ -54,11 +55,11 @@ class Site:
     bucket: pulumi.Input[str]
     prefix: str
     key_arn: pulumi.Input[str]
-    key_arns: Sequence[pulumi.Input[str]]
+    key_arns: pulumi.Input[Sequence[pulumi.Input[str]]]
 
     def place(self) -> pulumi.Output[Place]:
-        return pulumi.Output.all(self.bucket, self.key_arn, *self.key_arns).apply(
-            lambda found: Place(bucket=found[0], prefix=self.prefix, key_arn=found[1], key_arns=found[2:])
+        return pulumi.Output.all(self.bucket, self.key_arn, self.key_arns).apply(
+            lambda found: Place(bucket=found[0], prefix=self.prefix, key_arn=found[1], key_arns=found[2])
         )
 
 
@@ -74,7 +75,9 @@ def build(layout: Layout) -> dict[str, Any]:
             tenant=layout.tenant,
             account=ground.account,
             tenancy=_tenancy(ground, sites),
-            probed_keys=pulumi.Output.all(ground.vendor_key_arn, *key_arns.values(), *_keys_behind_aliases(layout)),
+            probed_keys=pulumi.Output.all(
+                ground.vendor_key_arns, *key_arns.values(), *_keys_behind_aliases(layout)
+            ).apply(lambda found: [*found[0], *found[1:]]),
         ),
     )
     watches = {storage.id: _watch(ground, storage, sites[storage.id]) for storage in layout.storages if storage.watched}
@@ -115,6 +118,10 @@ def _ground(layout: Layout) -> Ground:
             lambda found: _in_its_account(layout, account, bucket=found[0], stamps_account=found[1])
         ),
         vendor_key_arn=stamp.require_output("vendor_key_arn"),
+        # A stamp that was last brought up by an earlier release says only the one.
+        vendor_key_arns=pulumi.Output.all(
+            stamp.get_output("vendor_key_arns"), stamp.require_output("vendor_key_arn")
+        ).apply(lambda found: found[0] or [found[1]]),
         hooks=pulumi.ResourceHookBinding(before_delete=[verdict_hook(layout)]),
     )
 
@@ -172,7 +179,7 @@ def _site(ground: Ground, storage: Storage, key_arns: Mapping[str, pulumi.Input[
             bucket=ground.shared_bucket,
             prefix=naming.shared_prefix(layout.tenant),
             key_arn=ground.vendor_key_arn,
-            key_arns=[ground.vendor_key_arn],
+            key_arns=ground.vendor_key_arns,
         )
     key_arn = _key_arn(ground, storage.key, key_arns)
     bucket = naming.dedicated_bucket(
@@ -251,9 +258,12 @@ def _search(ground: Ground, search: Search, key_arns: Mapping[str, pulumi.Input[
             tenant=layout.tenant,
             cloud=str(layout.cloud),
             region=layout.region,
+            version=search.version,
             encryption_key_path=_key_arn(ground, search.key, key_arns),
             labels=_labels(layout, search.id, search.key),
             retention=ground.retention(release=search.release),
+            # The stamp's rotation gives each tenant a new search; until then the old one is under the old key.
+            stays_under_its_key=search.key is None,
         ),
     )
 
@@ -316,7 +326,7 @@ def _search_output(
     return {
         "deployment_id": search.deployment_id,
         "endpoint": search.endpoint,
-        "key_arn": _key_arn(ground, unit.key, key_arns),
+        "key_arn": search.key_arn if unit.key is None else key_arns[unit.key],
         "index": INDEX,
         "read_alias": READ_ALIAS,
         "secrets": {audience: naming.secret(ground.layout.tenant, unit.id, audience) for audience in SECRET_AUDIENCES},
