@@ -109,8 +109,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         return app.openapi_schema
     from fastapi.openapi.utils import get_openapi  # noqa: PLC0415 - made once
 
-    routes = [route for route in app.routes if getattr(route, "path", "").startswith("/api/")]
-    made = get_openapi(title=app.title, version=app.version, description=app.description, routes=routes)
+    made = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     schemas = made["components"]["schemas"]
     schemas["Problem"] = models.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.pop("HTTPValidationError", None)

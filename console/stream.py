@@ -28,6 +28,7 @@ class Feed:
         self.readers = 0
         self.newest: deque[Row] = deque(maxlen=KEPT)
         self.changed = asyncio.Condition()
+        self.looked = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
 
@@ -42,6 +43,7 @@ class Hub:
         loop = asyncio.get_running_loop()
         until = loop.time() + STREAM_SECONDS
         async with self._reading(order) as feed:
+            await feed.looked.wait()
             while loop.time() < until:
                 rows = await self._after(feed, order, after)
                 for row in rows:
@@ -87,6 +89,7 @@ class Hub:
                     feed.newest.extend(rows)
                     feed.changed.notify_all()
             if len(rows) < PAGE:
+                feed.looked.set()
                 await asyncio.sleep(POLL_SECONDS)
 
 

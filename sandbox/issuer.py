@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import jwt
 import uvicorn
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -86,7 +86,7 @@ class IssuerServer:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._key = self._private_key()
-        self._id = hashlib.sha256(str(self._key.public_key().public_numbers().n).encode()).hexdigest()[:16]
+        self._id = hashlib.sha256(str(self._key.public_key().public_numbers().x).encode()).hexdigest()[:16]
 
     def app(self) -> Starlette:
         return Starlette(
@@ -110,7 +110,7 @@ class IssuerServer:
             "iss": self.url, "aud": audience, "iat": now, "exp": now + TOKEN_SECONDS, "auth_time": now,
             **person.claims(), **more,
         }  # fmt: skip
-        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._id})
+        return jwt.encode(claims, self._key, algorithm="ES256", headers={"kid": self._id})
 
     # the endpoints ----------------------------------------------------------------------------
 
@@ -123,14 +123,14 @@ class IssuerServer:
                 "jwks_uri": f"{self.url}/jwks",
                 "response_types_supported": ["code"],
                 "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["RS256"],
+                "id_token_signing_alg_values_supported": ["ES256"],
                 "code_challenge_methods_supported": ["S256"],
             }
         )
 
     async def _jwks(self, _: Request) -> Response:
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
-        return JSONResponse({"keys": [{**public, "kid": self._id, "use": "sig", "alg": "RS256"}]})
+        public = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key()))
+        return JSONResponse({"keys": [{**public, "kid": self._id, "use": "sig", "alg": "ES256"}]})
 
     async def _authorize(self, request: Request) -> Response:
         asked = dict(request.query_params)
@@ -216,14 +216,14 @@ class IssuerServer:
         )
         return f'<h1>Who are you?</h1><form method="post" action="/choose">{hidden}{people}</form>'
 
-    def _private_key(self) -> rsa.RSAPrivateKey:
+    def _private_key(self) -> ec.EllipticCurvePrivateKey:
         file = self.folder / "issuer-key.pem"
         if not file.exists():
-            made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            made = ec.generate_private_key(ec.SECP256R1())
             file.touch(mode=0o600)
             file.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         key = load_pem_private_key(file.read_bytes(), password=None)
-        assert isinstance(key, rsa.RSAPrivateKey)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
         return key
 
 
