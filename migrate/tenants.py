@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -362,9 +363,15 @@ def keys(project: Project, name: str) -> list[Data]:
                 "used_by": ", ".join(users) or "nothing",
                 "fingerprint": described.get("CurrentKeyMaterialId", "-"),
                 "arn": described["Arn"],
+                "made_at": _instant(described.get("CreationDate")),
+                "ends_at": _instant(described.get("DeletionDate") or described.get("ValidTo")),
             }
         )
     return rows
+
+
+def _instant(at: datetime | None) -> str | None:
+    return at and at.isoformat()
 
 
 def _described(kms: Any, arn: str) -> Data:
