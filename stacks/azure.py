@@ -54,7 +54,7 @@ def build_stamp(settings: StampSettings, retention: Retention) -> dict[str, Any]
     whose = {"stamp": settings.name}
     group = _group(settings.name, settings.region, whose, protect=True)
     vault = StampVault(
-        "vault",
+        "keys",
         StampVaultArgs(
             stamp=settings.name,
             subscription=client.subscription_id,

@@ -78,7 +78,7 @@ class Account(pulumi.ComponentResource):
         # One a source, Azure takes no second: all pipelines of an account share it.
         topic = azure.eventgrid.SystemTopic(
             f"{args.id}-topic",
-            system_topic_name=account.name,
+            system_topic_name=args.account,
             resource_group_name=args.group,
             location=args.location,
             source=account.id,

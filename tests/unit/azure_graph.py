@@ -58,7 +58,7 @@ CALLS = {
 def _id(kind: str, name: str) -> Callable[[mocks.MockResourceArgs], dict[str, Any]]:
     def computed(args: mocks.MockResourceArgs) -> dict[str, Any]:
         group = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{args.inputs.get('resourceGroupName', '')}"
-        called = args.inputs[name]
+        called = args.inputs.get(name, "unknown")
         return {"id": f"{group}/providers/{kind}/{called}", "name": called}
 
     return computed
@@ -67,7 +67,7 @@ def _id(kind: str, name: str) -> Callable[[mocks.MockResourceArgs], dict[str, An
 def _account(args: mocks.MockResourceArgs) -> dict[str, Any]:
     name, encryption = args.inputs["accountName"], args.inputs["encryption"]
     properties = encryption["keyVaultProperties"]
-    current = f"{properties['keyVaultUri']}keys/{properties['keyName']}/{properties['keyVersion'] or 'newest'}"
+    current = f"{properties.get('keyVaultUri')}keys/{properties['keyName']}/{properties['keyVersion'] or 'newest'}"
     return {
         **_id("Microsoft.Storage/storageAccounts", "accountName")(args),
         "primaryEndpoints": {
@@ -108,7 +108,7 @@ COMPUTED: dict[str, Callable[[mocks.MockResourceArgs], dict[str, Any]]] = {
     "azure-native:keyvault:Vault": _vault,
     "azure-native:keyvault:Key": lambda a: {
         **_id("Microsoft.KeyVault/keys", "keyName")(a),
-        "keyUri": f"https://{a.inputs['vaultName']}.vault.azure.net/keys/{a.inputs['keyName']}",
+        "keyUri": f"https://{a.inputs.get('vaultName')}.vault.azure.net/keys/{a.inputs['keyName']}",
     },
     "azure-native:managedidentity:UserAssignedIdentity": _identity,
     "azure-native:storage:StorageAccount": _account,
