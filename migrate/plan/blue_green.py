@@ -40,7 +40,6 @@ from stacks.layout import (
     StorageKind,
 )
 
-
 ONBOARD_WITH = {Mode.BYOKMS: "--alias ARN", Mode.BYOKV: "--vault URI --key NAME --directory ID"}
 
 

@@ -106,7 +106,7 @@ def _redirected(request: Request, layout: Layout, key: str) -> list[Phase]:
 def _redirected_back(request: Request, layout: Layout) -> list[Phase] | None:
     """From a redirection that was not proved yet; None for a layout in which nothing was redirected."""
     now = _serving(layout)
-    if search_key(layout, now.storage_key) is not None or len(layout.storages) + len(layout.searches) > 2:  # noqa: PLR2004
+    if search_key(layout, now.storage_key) is not None or len(layout.storages) + len(layout.searches) > 2:
         return None
     ours = [k.id for k in layout.keys if k.arn is None and k.state is KeyState.ACTIVE and k.id != now.storage_key]
     if now.storage_key is None or layout.key(now.storage_key).arn is not None or not ours:
