@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from engine import paths
 from sandbox.azure.authority import Authority
@@ -97,7 +98,7 @@ class Apps:
         words = (site["properties"]["siteConfig"].get("appCommandLine") or "").split()
         if words[:2] != ["python", "-m"]:
             raise ValueError(f"the sandbox runs `python -m …` only, not {words}")
-        return [sys.executable, *words[1:]]
+        return [sys.executable, "-m", "engine.lifeline", *words[2:]]
 
     def _environment(self, app: _App) -> dict[str, str]:
         settings = app.site["properties"]["siteConfig"].get("appSettings") or []
@@ -106,7 +107,7 @@ class Apps:
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             "IDENTITY_ENDPOINT": f"{self.world.url}/_identity/token",
             "IDENTITY_HEADER": app.secret,
-            "PYTHONPATH": str(paths.TREE / "components"),
+            "PYTHONPATH": os.pathsep.join((str(paths.TREE / "components"), str(paths.TREE))),
             "PYTHONUNBUFFERED": "1",
             "REQUESTS_CA_BUNDLE": bundle,
             "SSL_CERT_FILE": bundle,
@@ -114,7 +115,7 @@ class Apps:
             **{each["name"]: str(each.get("value") or "") for each in settings},
         }
 
-    def _log(self, site: Document):  # noqa: ANN202 - a Path
+    def _log(self, site: Document) -> Path:
         folder = self.world.folder.parent / "logs"
         folder.mkdir(exist_ok=True)
         return folder / f"app-{site['id'].rsplit('/', 1)[1]}.log"

@@ -35,10 +35,10 @@ from sandbox.azure.world import (
     MANAGEMENT,
     VENDOR_SUBSCRIPTION,
     VENDOR_TENANT,
-    WORKLOAD_SUBJECT,
     World,
 )
 from sandbox.elastic.web import LoopbackServer, Request, Response, json_response
+from sandbox.supervisor import WORKLOAD_SUBJECT
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ MANAGEMENT = "https://management.azure.com"
 STORAGE = "https://storage.azure.com"
 GRAPH = "https://graph.microsoft.com"
 TOKEN_EXCHANGE = "api://AzureADTokenExchange"  # noqa: S105 - an audience
-WORKLOAD_SUBJECT = "system:serviceaccount:keyshift:runner"
 
 
 @dataclass

@@ -10,6 +10,7 @@ import json
 import logging
 import socket
 import ssl
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -135,7 +136,10 @@ class _Server(ThreadingHTTPServer):
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a connection ended badly", exc_info=True)
+        if isinstance(sys.exception(), ssl.SSLError | ConnectionError):
+            log.debug("a connection ended badly", exc_info=True)  # a client that does not trust us, or left
+        else:
+            super().handle_error(request, client_address)
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         self._open.add(request)
