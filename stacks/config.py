@@ -17,6 +17,7 @@ from stacks.layout import OFFERED, Cloud, Layout, Mode, Name
 NAMESPACE = "keyshift"
 SCALARS = ("cloud", "region", "stamp", "customer", "keyMode")
 LAYOUT = "layout"
+OF_AN_AZURE_STAMP = ("operatorPrincipal", "operatorIssuer", "operatorSubject", "workerImage", "vaultPrefix", "entraIssuer")
 
 _STAMP = re.compile(r"stamp-(?P<cloud>aws|azure)-(?P<region>[a-z0-9-]*[a-z0-9])-(?P<number>\d{2,})")
 _TENANT = re.compile(r"tenant-(?P<tenant>.+)")
@@ -26,13 +27,31 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class AzureStamp(_Frozen):
+    """What Azure does not tell of a stamp by itself.
+
+    `operator_principal`: the object id of the service principal that runs `keyshift`, which is given the vault's keys.
+    `operator_issuer` and `operator_subject`: of the workload tokens by which it acts as a tenant's identities.
+    `entra_issuer`: of our own directory's tokens, if it is not the public cloud's. `vault_prefix`: another one lets a
+    stamp be made again under its name while its old vault is still kept.
+    """
+
+    operator_principal: Annotated[str, Field(pattern="^[0-9a-fA-F-]{36}$")]
+    operator_issuer: Annotated[str, Field(pattern="^https://[^ ]+$")]
+    operator_subject: Annotated[str, Field(pattern="^[^ ]+$")]
+    worker_image: Annotated[str, Field(pattern="^[^ ]+$")]
+    vault_prefix: Annotated[str, Field(pattern="^[a-z](-?[a-z0-9]){2,13}$")] = "keyshift"
+    entra_issuer: Annotated[str, Field(pattern="^https://[^ ]+$")] | None = None
+
+
 class StampSettings(_Frozen):
-    """A stamp is named `stamp-<cloud>-<region>-<nn>`, and its name says everything about it."""
+    """A stamp is named `stamp-<cloud>-<region>-<nn>`; on AWS its name says everything about it."""
 
     name: str
     cloud: Cloud
     region: str
     number: Annotated[int, Field(ge=1)]
+    azure: AzureStamp | None = None
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -69,6 +88,8 @@ class TenantSettings(_Frozen):
 
     @model_validator(mode="after")
     def _is_offered(self) -> Self:
+        if self.cloud is Cloud.AZURE and "--" in self.tenant:
+            raise ValueError(f"the tenant name {self.tenant!r} has two hyphens in a row, which no container may have")
         if self.key_mode not in OFFERED[self.cloud]:
             offered = ", ".join(sorted(OFFERED[self.cloud]))
             raise ValueError(f"keyMode {self.key_mode} is not offered on {self.cloud}; choose one of: {offered}")
@@ -88,7 +109,8 @@ def read_settings() -> Settings:
     """The settings of the running stack. Raises ConfigError in one sentence for each thing wrong."""
     config = pulumi.Config(NAMESPACE)
     values: dict[str, Any] = {name: config.get(name) for name in SCALARS if config.get(name)}
-    values |= {name: None for name in _names() if name not in (*SCALARS, LAYOUT)}
+    values |= {name: config.get(name) for name in _names() if name not in (*SCALARS, LAYOUT)}
+    values = {name: value for name, value in values.items() if value or name not in OF_AN_AZURE_STAMP}
     if LAYOUT in _names():
         values[LAYOUT] = config.require_object(LAYOUT)
     if "region" not in values and (region := pulumi.Config("aws").get("region")):
@@ -98,7 +120,8 @@ def read_settings() -> Settings:
 
 def parse(stack: str, values: Mapping[str, Any]) -> Settings:
     """The settings of `stack` from the values below `keyshift:`. Raises ConfigError."""
-    unknown = sorted(set(values) - {*SCALARS, LAYOUT})
+    is_azure_stamp = stack.startswith("stamp-azure-")
+    unknown = sorted(set(values) - {*SCALARS, LAYOUT, *(OF_AN_AZURE_STAMP if is_azure_stamp else ())})
     if unknown:
         raise ConfigError(
             f"the configuration of {stack} has keys that Keyshift does not know: "
@@ -106,7 +129,8 @@ def parse(stack: str, values: Mapping[str, Any]) -> Settings:
             hint=f"pulumi config rm {NAMESPACE}:{unknown[0]} -s {stack}",
         )
     if stack.startswith("stamp-"):
-        return StampSettings.parse(stack)
+        settings = StampSettings.parse(stack)
+        return settings.model_copy(update={"azure": _azure_stamp(stack, values)}) if is_azure_stamp else settings
     named = _TENANT.fullmatch(stack)
     if named is None:
         raise ConfigError(
@@ -114,6 +138,20 @@ def parse(stack: str, values: Mapping[str, Any]) -> Settings:
             hint="name it stamp-<cloud>-<region>-<two digits> or tenant-<name>",
         )
     return _tenant(stack, named["tenant"], values)
+
+
+def _azure_stamp(stack: str, values: Mapping[str, Any]) -> AzureStamp:
+    given = {_snake(name): values[name] for name in OF_AN_AZURE_STAMP if values.get(name)}
+    missing = [name for name in OF_AN_AZURE_STAMP[:4] if name not in values]
+    if missing:
+        raise ConfigError(
+            f"the configuration of {stack} does not say: {', '.join(missing)}",
+            hint=f"pulumi config set {NAMESPACE}:{missing[0]} VALUE -s {stack}; docs/azure.md says what each is",
+        )
+    try:
+        return AzureStamp(**given)
+    except ValidationError as error:
+        raise ConfigError(f"the configuration of {stack} cannot be used: {_sentences(error)}") from error
 
 
 def _tenant(stack: str, tenant: str, values: Mapping[str, Any]) -> TenantSettings:
@@ -139,6 +177,10 @@ def _defaults(stack: str, values: Mapping[str, Any]) -> dict[str, Any]:
         )
     stamp = values.get("stamp") or naming.stamp_stack(cloud, values["region"], 1)
     return {"cloud": cloud, "key_mode": Mode.STANDARD, "stamp": stamp, "region": StampSettings.parse(stamp).region}
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _field(name: str) -> str:
