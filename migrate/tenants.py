@@ -428,12 +428,11 @@ def archive_import(project: Project, name: str, path: Path, ids: Ids, report: Re
 def encryption(project: Project, name: str) -> Data:
     """Which key encrypts what serves, as the cloud says it, not as the layout does."""
     live = Live.find(project, name)
-    side, search = live.storage(live.serves.storage), live.outputs["searches"][live.serves.search]
-    rules = live.client("runner", "s3").get_bucket_encryption(Bucket=side.storage.bucket)
-    rule = rules["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+    search = live.outputs["searches"][live.serves.search]
+    bucket, key = live.cloud.encryption(live.serves.storage)
     return {
-        "bucket": side.storage.bucket,
-        "bucket_key": rule.get("KMSMasterKeyID"),
+        "bucket": bucket,
+        "bucket_key": key,
         "deployment": search["deployment_id"],
         "deployment_key": search["key_arn"],
     }

@@ -248,6 +248,7 @@ def test_the_worker_is_packed_from_its_sources_alone():
     assert sorted(code.assets) == [
         "worker/__init__.py",
         "worker/annotations.py",
+        "worker/core.py",
         "worker/document.py",
         "worker/edits.py",
         "worker/edits_index.py",
