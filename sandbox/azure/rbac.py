@@ -134,8 +134,17 @@ class Rbac:
             ended = assignment.get("ended")
             if ended is not None and now >= ended + lag:
                 self._world.store.delete("assignment", assignment["id"])
-            elif now >= assignment["made"] + (0 if assignment.get("at_once") else lag):
+            elif assignment.get("holds") or now >= assignment["made"] + lag:
+                self._hold(assignment)
                 yield self.role(assignment["role"])
+
+    def _hold(self, assignment: dict[str, Any]) -> None:
+        """From now on, whatever the lag is set to."""
+        if assignment.get("holds"):
+            return
+        with self._world.store.alone():
+            if self._world.store.get("assignment", assignment["id"]) == assignment:
+                self._world.store.put("assignment", assignment["id"], assignment | {"holds": True})
 
     def role(self, definition: str) -> Role:
         """The role of a definition's id; KeyError if there is none."""

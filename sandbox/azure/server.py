@@ -177,7 +177,7 @@ class Azure:
             principal = self.directory.add_principal(tenant, application["appId"])
             scope = f"/subscriptions/{subscription}"
             assignment = {
-                "at_once": True,
+                "holds": True,
                 "id": f"{scope}/providers/Microsoft.Authorization/roleAssignments/{principal['id']}",
                 "made": self.world.now(),
                 "name": principal["id"],

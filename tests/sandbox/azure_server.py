@@ -53,6 +53,7 @@ class AzureServer:
     port: int
     process: subprocess.Popen[bytes]
     people: dict[str, dict[str, str]] = field(default_factory=dict)
+    credentials: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -74,14 +75,16 @@ class AzureServer:
     # Credentials
 
     def credential(self, who: str = "operator") -> ClientSecretCredential:
-        person = self.person(who)
-        return ClientSecretCredential(
-            person["tenant_id"],
-            person["client_id"],
-            person["client_secret"],
-            authority=self.url,
-            disable_instance_discovery=True,
-        )
+        if who not in self.credentials:
+            person = self.person(who)
+            self.credentials[who] = ClientSecretCredential(
+                person["tenant_id"],
+                person["client_id"],
+                person["client_secret"],
+                authority=self.url,
+                disable_instance_discovery=True,
+            )
+        return self.credentials[who]
 
     def acting_as(self, client_id: str) -> WorkloadIdentityCredential:
         """As the runner acts as a managed identity: through its federated credential."""

@@ -138,10 +138,7 @@ class BlobGate:
         if operation.name == "SetBlobTags":
             self._check_match(target, request)
         query = urlencode({name: value for name, value in target.query.items() if name != "timeout"})
-        if headers.pop("keyshift-put-from-url", None):
-            reply = self._put_from_url(target, headers)
-        else:
-            reply = self._azurite.request("blob", request.method, target.path, query, headers, request.body)
+        reply = self._azurite.request("blob", request.method, target.path, query, headers, request.body)
         self._tell(operation, target, request, reply)
         return self._shown(request, target, reply)
 
@@ -166,15 +163,21 @@ class BlobGate:
         if account is None:
             raise refusals.COPY_SOURCE.error(why="The specified resource does not exist.")
         source = _target(account, f"{url.path}?{url.query}" if url.query else url.path)
-        is_sync = operation.name != "PutBlob" or request.headers.get("x-ms-requires-sync") == "true"
-        from_url = operation.name == "PutBlob" and request.headers.get("x-ms-blob-type") is not None
-        self._check_source(source, target, request, caller, is_sync=is_sync or from_url)
+        is_sync = operation.name != "PutBlob" or request.headers.get("x-ms-requires-sync", "").lower() == "true"
+        if operation.name == "PutBlob" and request.headers.get("x-ms-blob-type") is not None:
+            raise refusals.NOT_IN_TABLE.error(what="Put Blob From URL: use Copy Blob From URL, or blocks")
+        self._check_source(source, target, request, caller, is_sync=is_sync)
         self._check_key(account)
         self._check_content(source, request, is_sync=is_sync and operation.name == "PutBlob")
         snapshot = source.query.get("snapshot")
         address = self._azurite.url_of_blob(account, source.container, source.blob)
-        headers = {"x-ms-copy-source": f"{address}?snapshot={quote(snapshot)}" if snapshot else address}
-        return headers | ({"keyshift-put-from-url": "true"} if from_url else {})
+        queries = [f"snapshot={quote(snapshot)}"] if snapshot else []
+        if operation.name != "PutBlob":  # Azurite fetches a block's source from itself, as anybody would
+            queries.append(self._azurite.read_signature(account, source.container, source.blob))
+        headers = {"x-ms-copy-source": f"{address}?{'&'.join(queries)}" if queries else address}
+        if "x-ms-requires-sync" in {name.lower() for name in request.headers}:
+            headers["x-ms-requires-sync"] = str(is_sync).lower()  # the SDK writes True
+        return headers
 
     def _check_source(self, source: Target, target: Target, request: Request, caller: Caller, *, is_sync: bool) -> None:
         own = request.headers.get("x-ms-copy-source-authorization")
@@ -208,9 +211,6 @@ class BlobGate:
             body = self._azurite.request("blob", "GET", source.path, query).body
             if base64.b64encode(hashlib.md5(body).digest()).decode() != wanted:  # noqa: S324 - the protocol's
                 raise AzureError("Md5Mismatch", "The MD5 value specified in the request did not match with the MD5 value calculated by the server.", 400)
-
-    def _put_from_url(self, target: Target, headers: dict[str, str]) -> Reply:
-        raise refusals.NOT_IN_TABLE.error(what="Put Blob From URL: use Copy Blob From URL, or blocks")
 
     def _shown(self, request: Request, target: Target, reply: Reply) -> Response:
         """The reply under the names that the caller knows."""
