@@ -29,6 +29,7 @@ from migrate.index.fill import fill
 from migrate.index.residue import prove_indices_gone, purge_indices
 from migrate.index.verify import verify_index
 from migrate.keys import confirmation
+from migrate.keys import ops as key_ops
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import Move, Wait
@@ -89,6 +90,7 @@ class Moves:
             "purge-search": self._purge_search,
             "prove-empty": self._prove_empty,
             "inventory": self._inventory,
+            "retire-key": self._retire_key,
             **in_place.actions(self),
         }
         return actions[move.kind](move)
@@ -96,7 +98,8 @@ class Moves:
     # waits ------------------------------------------------------------------------------------
 
     def _key_material(self, wait: Wait) -> Found:
-        material = self.live.cloud.key_material(wait.subject)
+        ops = key_ops.of(self.live)
+        material = ops.material(wait.subject)
         tenant = self.live.layout.tenant
         if material is None:
             raise Waiting(
@@ -106,7 +109,8 @@ class Moves:
                 f"then keyshift resume {tenant}",
                 code="key-material",
             )
-        return {"key": self.live.cloud.key_id(wait.subject), "fingerprint": material}
+        found = {"key": self.live.cloud.key_id(wait.subject), "fingerprint": material}
+        return {**found, "filled": wait.subject, "material": material} if ops.pins_storages else found
 
     def _key_usable(self, wait: Wait) -> Found:
         said = self.key_refusal(wait.subject)
@@ -137,6 +141,18 @@ class Moves:
             if failed is None or not _is_no_word_about_a_key(failed):
                 raise
             return ""
+
+    def _retire_key(self, move: Move) -> Found:
+        """Nothing is under the key any more, which the verdict says: its material is put out of use."""
+        verdict = self.verdicts.load(str(move.verdict))
+        if verdict is None or not verdict.passed or move.key is None:
+            raise VerificationFailed(
+                f"there is no verdict {move.verdict} that nothing is left under {move.key}; it stays in use",
+                hint=f"keyshift status {self.live.layout.tenant}",
+            )
+        self.guard()
+        key_ops.of(self.live).enable(move.key, is_enabled=False)
+        return {"key": move.key, "disabled_under": verdict.id}
 
     # copy and fill ----------------------------------------------------------------------------
 

@@ -90,6 +90,11 @@ def build_stamp(settings: StampSettings, retention: Retention) -> dict[str, Any]
         AccountArgs(
             id="shared",
             account=naming.shared_account(stamp=settings.name, subscription=client.subscription_id),
+            account_id=_account_id(
+                naming.shared_account(stamp=settings.name, subscription=client.subscription_id),
+                stack=settings.name,
+                subscription=client.subscription_id,
+            ),
             group=group.name,
             location=settings.region,
             key=AccountKey(vault_uri=vault.uri, name=VENDOR_KEY, version=CURRENT, identity=encryption.id),
@@ -247,7 +252,9 @@ def build_tenant(layout: Layout, hooks: pulumi.ResourceHookBinding) -> dict[str,
         "keys": {id: _key_output(ground, key) for id, key in keys.items()},
         "storages": {storage.id: _storage_output(storage, sites[storage.id]) for storage in layout.storages},
         "searches": {unit.id: _search_output(ground, unit, searches[unit.id]) for unit in layout.searches},
-        "pipelines": {unit.id: _pipeline_output(ground, queues[unit.id], pipelines[unit.id]) for unit in layout.pipelines},
+        "pipelines": {
+            unit.id: _pipeline_output(ground, queues[unit.id], pipelines[unit.id]) for unit in layout.pipelines
+        },
         "roles": {audience: _role_output(ground, audience) for audience in AUDIENCES},
         # Whoever acts for a tenant asks its stack alone.
         "stamp": {
@@ -408,14 +415,14 @@ def _dedicated(ground: Ground, storage: Storage, customers: _CustomersKey) -> Si
         raise ConfigError(f"{storage.id} of tenant {layout.tenant} is dedicated and names no key", hint="a shared one")
     key = layout.key(storage.key)
     account_key = customers.of(key)
+    called = naming.dedicated_account(tenant=layout.tenant, storage=storage.id, subscription=ground.subscription)
     retention = ground.retention(release=storage.release)
     account = Account(
         storage.id,
         AccountArgs(
             id=storage.id,
-            account=naming.dedicated_account(
-                tenant=layout.tenant, storage=storage.id, subscription=ground.subscription
-            ),
+            account=called,
+            account_id=_account_id(called, stack=naming.tenant_stack(layout.tenant), subscription=ground.subscription),
             group=ground.group.name,
             location=layout.region,
             key=account_key,
@@ -445,6 +452,11 @@ def _dedicated(ground: Ground, storage: Storage, customers: _CustomersKey) -> Si
         current_key=account.current_key,
         made=made,
     )
+
+
+def _account_id(account: str, *, stack: str, subscription: str) -> str:
+    kind, group = "Microsoft.Storage/storageAccounts", naming.resource_group(stack)
+    return naming.resource_id(kind, account, subscription=subscription, group=group)
 
 
 def _search(ground: Ground, search: Search) -> SearchDeployment:

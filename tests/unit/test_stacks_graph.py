@@ -17,7 +17,7 @@ from migrate import freeze
 from stacks import guard, record, stamp, tenant
 from stacks.config import StampSettings
 from stacks.errors import ConfigError, GuardError
-from stacks.layout import Cloud, Gate, Key, KeyState, Layout, Pipeline, PipelineState
+from stacks.layout import Gate, Key, KeyState, Layout, Pipeline, PipelineState
 
 WRITE = os.environ.get("KEYSHIFT_GOLDEN") == "write"
 
@@ -241,12 +241,6 @@ def test_a_provider_that_works_in_another_account_than_the_stamps_is_refused(mon
     monkeypatch.setitem(graph.STAMP_OUTPUTS, "account_id", "444455556666")
     with pytest.raises(ConfigError, match="in account 444455556666, but the AWS provider works in 111122223333"):
         build(layouts.standard())
-
-
-def test_a_cloud_that_is_not_provisioned_is_refused():
-    layout = layouts.changed(layouts.standard(), cloud=Cloud.AZURE)
-    with pytest.raises(ConfigError, match="provisions aws only"):
-        build(layout)
 
 
 def test_the_worker_is_packed_from_its_sources_alone():
