@@ -9,9 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import ResourceNotFoundError
 from azure.core.pipeline.policies import SansIOHTTPPolicy
-from azure.keyvault.keys import KeyClient
 from azure.keyvault.secrets import SecretClient
 from azure.storage.blob import ContainerClient
 from azure.storage.queue import QueueClient
@@ -122,15 +120,6 @@ class AzureCloud:
 
     def key_id(self, key: str) -> str:
         return str(self._live.outputs["keys"][key]["key_id"])
-
-    def key_material(self, key: str) -> str | None:
-        """The version of the imported key, None while nobody has imported one."""
-        unit = self._live.outputs["keys"][key]
-        with told(f"reading the key {unit['name']}"), KeyClient(unit["vault_uri"], identity.operator()) as keys:
-            try:
-                return keys.get_key(unit["name"]).properties.version
-            except ResourceNotFoundError:
-                return None
 
     def key_refusal(self, key: str) -> str:
         """By an object of our own in each account under it: Storage asks the vault at a write. No role of ours has the key."""
