@@ -247,7 +247,9 @@ def build_tenant(layout: Layout, hooks: pulumi.ResourceHookBinding) -> dict[str,
         "keys": {id: _key_output(ground, key) for id, key in keys.items()},
         "storages": {storage.id: _storage_output(storage, sites[storage.id]) for storage in layout.storages},
         "searches": {unit.id: _search_output(ground, unit, searches[unit.id]) for unit in layout.searches},
-        "pipelines": {unit.id: _pipeline_output(ground, queues[unit.id], pipelines[unit.id]) for unit in layout.pipelines},
+        "pipelines": {
+            unit.id: _pipeline_output(ground, queues[unit.id], pipelines[unit.id]) for unit in layout.pipelines
+        },
         "roles": {audience: _role_output(ground, audience) for audience in AUDIENCES},
         # Whoever acts for a tenant asks its stack alone.
         "stamp": {

@@ -94,9 +94,7 @@ def test_a_stamps_vault_key_and_account_are_protected_while_a_tenant_sits_on_it(
         assert (built.resources[name].protect, built.resources[name].before_delete) == (True, (guard.STAMP_HOOK,))
     record.insert(record.connect(tmp_path), layouts.on_azure(layouts.standard()))
     with pytest.raises(GuardError, match="1 tenants sit on it: acme"):
-        built.hooks[guard.STAMP_HOOK](
-            pulumi.ResourceHookArgs(urn="urn", id="id", name="shared-account", type=ACCOUNT)
-        )
+        built.hooks[guard.STAMP_HOOK](pulumi.ResourceHookArgs(urn="urn", id="id", name="shared-account", type=ACCOUNT))
 
 
 def test_no_change_of_gate_or_state_replaces_anything():
@@ -125,9 +123,12 @@ def test_what_the_gate_closes_is_not_there_and_a_runner_always_is():
     shut = layouts.changed(opened, gate={"jobs": "closed", "access": "closed"})
     given = [set(build(one).of_type(ASSIGNMENT)) for one in (opened, jobs_closed, shut)]
     assert given[0] - given[1] == {"s1-archive-write", "s1-pipeline-annotate"}, "what a freeze waits to see refused"
-    assert not {name for name in given[2] if "archive-" in name.replace("-archive-secret", "") or "pipeline-" in name
-                } - {"e1-runner-pipeline-secret"}
-    assert {name for name in given[0] if "-runner-" in name} == {name for name in given[2] if "-runner-" in name} != set()
+    assert not {
+        name for name in given[2] if "archive-" in name.replace("-archive-secret", "") or "pipeline-" in name
+    } - {"e1-runner-pipeline-secret"}
+    assert (
+        {name for name in given[0] if "-runner-" in name} == {name for name in given[2] if "-runner-" in name} != set()
+    )
     assert build(shut).resources["p1-worker"].inputs["enabled"] is False
 
 
