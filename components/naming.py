@@ -177,6 +177,11 @@ def system_topic(tenant: str, storage: str) -> str:
     return f"keyshift-{tenant}-{storage}"
 
 
+def resource_id(kind: str, name: str, *, subscription: str, group: str) -> str:
+    """What Azure will call it: known before it is made, so that a preview can judge a right to it."""
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{kind}/{name}"
+
+
 def assignment(*parts: str) -> str:
     """The name of a role assignment or definition, which has to be a GUID: the same for the same words."""
     return str(uuid.uuid5(_ASSIGNMENTS, "/".join(parts)))

@@ -90,6 +90,11 @@ def build_stamp(settings: StampSettings, retention: Retention) -> dict[str, Any]
         AccountArgs(
             id="shared",
             account=naming.shared_account(stamp=settings.name, subscription=client.subscription_id),
+            account_id=_account_id(
+                naming.shared_account(stamp=settings.name, subscription=client.subscription_id),
+                stack=settings.name,
+                subscription=client.subscription_id,
+            ),
             group=group.name,
             location=settings.region,
             key=AccountKey(vault_uri=vault.uri, name=VENDOR_KEY, version=CURRENT, identity=encryption.id),
@@ -410,14 +415,14 @@ def _dedicated(ground: Ground, storage: Storage, customers: _CustomersKey) -> Si
         raise ConfigError(f"{storage.id} of tenant {layout.tenant} is dedicated and names no key", hint="a shared one")
     key = layout.key(storage.key)
     account_key = customers.of(key)
+    called = naming.dedicated_account(tenant=layout.tenant, storage=storage.id, subscription=ground.subscription)
     retention = ground.retention(release=storage.release)
     account = Account(
         storage.id,
         AccountArgs(
             id=storage.id,
-            account=naming.dedicated_account(
-                tenant=layout.tenant, storage=storage.id, subscription=ground.subscription
-            ),
+            account=called,
+            account_id=_account_id(called, stack=naming.tenant_stack(layout.tenant), subscription=ground.subscription),
             group=ground.group.name,
             location=layout.region,
             key=account_key,
@@ -447,6 +452,11 @@ def _dedicated(ground: Ground, storage: Storage, customers: _CustomersKey) -> Si
         current_key=account.current_key,
         made=made,
     )
+
+
+def _account_id(account: str, *, stack: str, subscription: str) -> str:
+    kind, group = "Microsoft.Storage/storageAccounts", naming.resource_group(stack)
+    return naming.resource_id(kind, account, subscription=subscription, group=group)
 
 
 def _search(ground: Ground, search: Search) -> SearchDeployment:

@@ -17,7 +17,14 @@ from stacks.layout import OFFERED, Cloud, Layout, Mode, Name
 NAMESPACE = "keyshift"
 SCALARS = ("cloud", "region", "stamp", "customer", "keyMode")
 LAYOUT = "layout"
-OF_AN_AZURE_STAMP = ("operatorPrincipal", "operatorIssuer", "operatorSubject", "workerImage", "vaultPrefix", "entraIssuer")
+OF_AN_AZURE_STAMP = (
+    "operatorPrincipal",
+    "operatorIssuer",
+    "operatorSubject",
+    "workerImage",
+    "vaultPrefix",
+    "entraIssuer",
+)
 
 _STAMP = re.compile(r"stamp-(?P<cloud>aws|azure)-(?P<region>[a-z0-9-]*[a-z0-9])-(?P<number>\d{2,})")
 _TENANT = re.compile(r"tenant-(?P<tenant>.+)")

@@ -48,6 +48,10 @@ OFFERED: dict[Cloud, frozenset[Mode]] = {
 }
 
 
+SEARCHES_UNDER_CUSTOMER_KEYS = frozenset({Cloud.AWS})
+"""Elsewhere a search lies under Elastic Cloud's own key, and a new key of the customer makes no new search."""
+
+
 class KeyState(StrEnum):
     """`pending`: made, no material yet. `archived`: rotated away. `revoked`: access withdrawn."""
 

@@ -89,7 +89,11 @@ def _pipeline(tenancy: Tenancy) -> list[Grant]:
         *(Grant(unit=storage, audience=PIPELINE, right=READ) for storage in sorted(reads)),
         *(Grant(unit=storage, audience=PIPELINE, right=ANNOTATE) for storage in sorted(annotates)),
         *(Grant(unit=search, audience=PIPELINE, right=PIPELINE) for search in sorted({r.search for r in attached})),
-        *(Grant(unit=r.id, audience=PIPELINE, right=right) for r in tenancy.routes for right in (PROCESS, SEND_LETTERS)),
+        *(
+            Grant(unit=r.id, audience=PIPELINE, right=right)
+            for r in tenancy.routes
+            for right in (PROCESS, SEND_LETTERS)
+        ),
     ]
 
 
@@ -98,7 +102,11 @@ def _runner(tenancy: Tenancy) -> list[Grant]:
     return [
         *(Grant(unit=storage, audience=RUNNER, right=MOVE) for storage in tenancy.storages),
         *(Grant(unit=e, audience=RUNNER, right=secret) for e in tenancy.searches for secret in SECRET_AUDIENCES),
-        *(Grant(unit=r.id, audience=RUNNER, right=right) for r in tenancy.routes for right in (KEEP_QUEUE, KEEP_LETTERS)),
+        *(
+            Grant(unit=r.id, audience=RUNNER, right=right)
+            for r in tenancy.routes
+            for right in (KEEP_QUEUE, KEEP_LETTERS)
+        ),
     ]
 
 
@@ -123,9 +131,7 @@ class TenantIdentities(pulumi.ComponentResource):
         self.of = {audience: self._identity(audience, args) for audience in AUDIENCES}
         self.register_outputs({audience: identity.client_id for audience, identity in self.of.items()})
 
-    def _identity(
-        self, audience: str, args: TenantIdentitiesArgs
-    ) -> azure.managedidentity.UserAssignedIdentity:
+    def _identity(self, audience: str, args: TenantIdentitiesArgs) -> azure.managedidentity.UserAssignedIdentity:
         identity = azure.managedidentity.UserAssignedIdentity(
             f"{audience}-identity",
             resource_name_=naming.role(args.tenant, audience),

@@ -40,16 +40,23 @@ class StampVault(pulumi.ComponentResource):
     Premium, because only an HSM takes a wrapped key; purge protection, because storage takes no key of another vault.
     """
 
-    id: pulumi.Output[str]
+    id: str
     uri: pulumi.Output[str]
     name: pulumi.Output[str]
     vendor_key_uri: pulumi.Output[str]
 
     def __init__(self, name: str, args: StampVaultArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("keyshift:azure:StampVault", name, None, opts)
+        called = naming.vault(prefix=args.prefix, stamp=args.stamp, subscription=args.subscription)
+        self.id = naming.resource_id(
+            "Microsoft.KeyVault/vaults",
+            called,
+            subscription=args.subscription,
+            group=naming.resource_group(args.stamp),
+        )
         vault = azure.keyvault.Vault(
             "vault",
-            vault_name=naming.vault(prefix=args.prefix, stamp=args.stamp, subscription=args.subscription),
+            vault_name=called,
             resource_group_name=args.group,
             location=args.location,
             properties=azure.keyvault.VaultPropertiesArgs(
@@ -64,14 +71,14 @@ class StampVault(pulumi.ComponentResource):
             tags=naming.tags(args.labels),
             opts=args.retention.options(self),
         )
-        child = pulumi.ResourceOptions(parent=self)
+        child = pulumi.ResourceOptions(parent=self, depends_on=[vault])
         for logical, role in (("operator-keys", KEY_OFFICER), ("operator-secrets", SECRETS_OFFICER)):
             assign(
                 logical,
                 owner=args.stamp,
                 role=definition(args.subscription, role),
                 principal_id=args.operator,
-                scope=vault.id,
+                scope=self.id,
                 opts=child,
             )
         key = azure.keyvault.Key(
@@ -86,7 +93,7 @@ class StampVault(pulumi.ComponentResource):
             ),
             opts=args.retention.options(self),
         )
-        self.id, self.name = vault.id, vault.name
+        self.name = vault.name
         self.uri = vault.properties.apply(lambda found: found.vault_uri or "")
         self.vendor_key_uri = key.key_uri
         self.register_outputs({"id": self.id, "uri": self.uri, "vendor_key_uri": self.vendor_key_uri})

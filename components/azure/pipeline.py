@@ -191,7 +191,9 @@ class Pipeline(pulumi.ComponentResource):
                 always_on=True,
                 ftps_state=azure.web.FtpsState.DISABLED,
                 min_tls_version=azure.web.SupportedTlsVersions.SUPPORTED_TLS_VERSIONS_1_2,
-                app_settings=[azure.web.NameValuePairArgs(name=n, value=value) for n, value in sorted(settings.items())],
+                app_settings=[
+                    azure.web.NameValuePairArgs(name=n, value=value) for n, value in sorted(settings.items())
+                ],
             ),
             tags=naming.tags(args.labels),
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.works_after)),

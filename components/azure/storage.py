@@ -36,10 +36,14 @@ class AccountKey:
 
 @dataclass(frozen=True, kw_only=True)
 class AccountArgs:
-    """`works_after`: what must stand before the account can use its key. `role_lag`: who waits until that has spread."""
+    """`account_id`: what Azure will call it. `works_after`: what must stand before the account can use its key.
+
+    `role_lag`: who waits until that has spread.
+    """
 
     id: str
     account: str
+    account_id: str
     group: pulumi.Input[str]
     location: str
     key: AccountKey
@@ -52,7 +56,7 @@ class AccountArgs:
 class Account(pulumi.ComponentResource):
     """A storage account under one key, with the topic of its events. Nothing deleted in it stays: a purge is a purge."""
 
-    id: pulumi.Output[str]
+    id: str
     name: pulumi.Output[str]
     endpoint: pulumi.Output[str]
     queue_endpoint: pulumi.Output[str]
@@ -88,7 +92,7 @@ class Account(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, protect=args.retention.protect),
         )
         self.resource = account
-        self.id, self.name = account.id, account.name
+        self.id, self.name = args.account_id, account.name
         self.endpoint = account.primary_endpoints.apply(lambda found: found.blob)
         self.queue_endpoint = account.primary_endpoints.apply(lambda found: found.queue)
         self.current_key = account.encryption.apply(_current_key)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from botocore.exceptions import ClientError
 
 from migrate.aws import code_of, explained
-from migrate.copy.s3 import ASLEEP, NULL_VERSION, Entry, Side, describe, list_versions, name_problem
+from migrate.copy.s3 import ASLEEP, NULL_VERSION, Side, describe, list_versions, name_problem
+from migrate.copy.store import Entry, Store
 from migrate.errors import RefusedInput
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
@@ -100,7 +101,7 @@ def survey(source: Side, target_prefix: str, report: Report) -> Preflight:
     )
 
 
-def require_movable(found: Preflight, source: Side, again: str) -> Preflight:
+def require_movable(found: Preflight, source: Store, again: str) -> Preflight:
     """Raise RefusedInput if anything stands in the way. `again`: the command to run once it is out of it."""
     if not found.obstacles:
         return found
@@ -114,7 +115,7 @@ def require_movable(found: Preflight, source: Side, again: str) -> Preflight:
     )
 
 
-def require_something(found: Preflight, source: Side, again: str) -> Preflight:
+def require_something(found: Preflight, source: Store, again: str) -> Preflight:
     """Raise RefusedInput if there is nothing at all: the proof of a copy needs something to compare."""
     if found.versions:
         return found

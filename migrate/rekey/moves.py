@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migrate.copy.manifest import Manifest
-from migrate.copy.s3 import Side, list_versions
+from migrate.copy.s3 import Side, in_s3, list_versions
+from migrate.copy.store import Store
 from migrate.errors import KeyUnavailable
 from migrate.index.live import verify_live_index
 from migrate.operations import Move
@@ -39,9 +40,9 @@ def actions(moves: Moves) -> dict[str, Callable[[Move], Found]]:
     }
 
 
-def in_place_manifest(path: Path, side: Side) -> Manifest:
+def in_place_manifest(path: Path, side: Store) -> Manifest:
     """The manifest of a storage that is its own target. Without its key, which changes and may change back."""
-    storage = replace(side.storage, key_arn=None)
+    storage = side.storage.keyless()
     return Manifest.open(path, storage, storage)
 
 
@@ -144,7 +145,7 @@ def _verify_live_index(moves: Moves, move: Move) -> Found:
 
 
 def _side(moves: Moves, move: Move) -> Side:
-    return moves.live.storage(str(move.storage))
+    return in_s3(moves.live.storage(str(move.storage)))
 
 
 @contextmanager

@@ -1,0 +1,28 @@
+"""Who asks Azure: whoever runs the command, and the tenant's roles.
+
+A role is a user-assigned identity. It trusts the workload token of whoever runs moves (a federated credential on the
+identity), which the standard environment names: AZURE_FEDERATED_TOKEN_FILE. No secret of a role exists.
+"""
+
+from __future__ import annotations
+
+import os
+
+from azure.core.credentials import TokenCredential
+from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
+
+STORAGE = "https://storage.azure.com/.default"
+
+
+def _plain() -> dict[str, bool]:
+    """Who names an authority of their own means it: a private cloud is not known at login.microsoftonline.com."""
+    return {"disable_instance_discovery": "AZURE_AUTHORITY_HOST" in os.environ}
+
+
+def operator() -> TokenCredential:
+    return DefaultAzureCredential(exclude_workload_identity_credential=True, **_plain())
+
+
+def role(client_id: str) -> TokenCredential:
+    """The identity with this client id. Its token is asked for at the first call, and renewed by itself."""
+    return WorkloadIdentityCredential(client_id=client_id, **_plain())
