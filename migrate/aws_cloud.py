@@ -74,10 +74,6 @@ class AwsCloud:
     def key_id(self, key: str) -> str:
         return self._live.key_arn(key)
 
-    def key_material(self, key: str) -> str | None:
-        state = aws.client(self._live.operator, "kms").describe_key(KeyId=self.key_id(key))["KeyMetadata"]
-        return None if state["KeyState"] == "PendingImport" else str(state.get("CurrentKeyMaterialId", ""))
-
     def key_refusal(self, key: str) -> str:
         """DescribeKey alone would not show a missing right."""
         try:

@@ -58,10 +58,6 @@ class Cloud(Protocol):
         """The full name of a key in its cloud."""
         ...
 
-    def key_material(self, key: str) -> str | None:
-        """What tells one material of a key from another, None while it has none."""
-        ...
-
     def key_refusal(self, key: str) -> str:
         """What the cloud answers when the runner really uses a key, "" if it works.
 

@@ -7,6 +7,7 @@ identity), which the standard environment names: AZURE_FEDERATED_TOKEN_FILE. No 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from azure.core.credentials import TokenCredential
 from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
@@ -14,7 +15,7 @@ from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
 STORAGE = "https://storage.azure.com/.default"
 
 
-def _plain() -> dict[str, bool]:
+def _plain() -> dict[str, Any]:
     """Who names an authority of their own means it: a private cloud is not known at login.microsoftonline.com."""
     return {"disable_instance_discovery": "AZURE_AUTHORITY_HOST" in os.environ}
 

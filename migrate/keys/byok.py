@@ -186,6 +186,6 @@ def _looks_like(file: bytes) -> str:
     text = file.strip()
     if text.startswith(b"-----BEGIN") and b"PRIVATE" in text[:40]:
         return "it is a private key in clear text, which must never leave you; treat that key as lost"
-    if len(file) == 512:  # noqa: PLR2004 - what AWS takes
+    if len(file) == 512:
         return "it is 512 bytes, as a key wrapped for AWS is"
     return "it should be JSON with a header, its kid and a ciphertext in base64url"

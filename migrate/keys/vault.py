@@ -240,14 +240,14 @@ def _inner(error: AzureError) -> tuple[str, str]:
 
 
 def _may_pass(error: Exception) -> bool:
-    if not isinstance(error, HttpResponseError) or error.status_code != 403:  # noqa: PLR2004 - HTTP's
+    if not isinstance(error, HttpResponseError) or error.status_code != 403:
         return False
     return _inner(error)[1] in {"", "ForbiddenByRbac"} and "ForbiddenByConnection" not in str(error)
 
 
 def _refusal(error: AzureError, doing: str) -> KeyshiftError:
     status = getattr(error, "status_code", None)
-    if status == 400:  # noqa: PLR2004 - HTTP's
+    if status == 400:
         said = " ".join(str(getattr(error, "message", error)).split())
         return RefusedInput(
             f"{doing}: Key Vault could not unwrap the file to an RSA key ({said[:200].rstrip('.')})",
@@ -255,7 +255,7 @@ def _refusal(error: AzureError, doing: str) -> KeyshiftError:
             code="key-not-unwrapped",
         )
     failed = explained(error, doing)
-    if status == 403:  # noqa: PLR2004 - HTTP's
+    if status == 403:
         hint = "the operator needs Key Vault Crypto Officer at the stamp's vault: keyshift:operatorPrincipal names them"
         return CloudError(failed.message, cloud_code=failed.cloud_code, hint=hint, code="key-denied")
     return failed

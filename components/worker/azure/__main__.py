@@ -100,7 +100,9 @@ class Loop:
             self._way = self.make()
         way, refused = self._way, False
         messages = list(self.queue.receive_messages(max_messages=TOGETHER, visibility_timeout=HIDDEN_SECONDS))
-        bodies = [{"messageId": message.id, "body": _decoded(message.content)} for message in messages]
+        bodies: list[Mapping[str, Any]] = [
+            {"messageId": message.id, "body": _decoded(message.content)} for message in messages
+        ]
         way.worker.was_refused = False
         failed = set(way.worker.work(bodies)) if bodies else set()
         refused |= way.worker.was_refused
@@ -162,7 +164,7 @@ class _Health(BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.OK)
         self.end_headers()
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """App Service asks every few seconds."""
 
 
