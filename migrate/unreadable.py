@@ -34,7 +34,7 @@ def ended_keys(project: Project, layout: Layout) -> list[EndedKey]:
     used = {layout.storage(layout.serves.storage).key, layout.search(layout.serves.search).key}
     fates = Fates(connect(project.home)).of(layout.tenant)
     proofs = Certificates(project.home / "tenants" / layout.tenant)
-    return [_ended(fates[key], proofs) for key in sorted(used & fates.keys(), key=str)]
+    return [_ended(fates[key], proofs) for key in sorted(fates.keys() & used, key=str)]
 
 
 def _ended(fate: KeyFate, proofs: Certificates) -> EndedKey:

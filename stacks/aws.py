@@ -150,6 +150,10 @@ def _ground(layout: Layout, hooks: pulumi.ResourceHookBinding) -> Ground:
             lambda found: _in_its_account(layout, account, bucket=found[0], stamps_account=found[1])
         ),
         vendor_key_arn=stamp.require_output("vendor_key_arn"),
+        # A stamp that was last brought up by an earlier release says only the one.
+        vendor_key_arns=pulumi.Output.all(
+            stamp.get_output("vendor_key_arns"), stamp.require_output("vendor_key_arn")
+        ).apply(lambda found: found[0] or [found[1]]),
         hooks=hooks,
     )
 

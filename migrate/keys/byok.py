@@ -65,7 +65,9 @@ class KeyExchangeKey:
             key = serialization.load_pem_public_key(text[text.find(b"-----BEGIN") :])
         except ValueError as error:
             raise RefusedInput(
-                "the public key below the line `kid:` cannot be read", hint="take the file as it was sent", code="kek-unreadable"
+                "the public key below the line `kid:` cannot be read",
+                hint="take the file as it was sent",
+                code="kek-unreadable",
             ) from error
         if not isinstance(key, rsa.RSAPublicKey):
             raise RefusedInput("the public key is no RSA key", hint="take the file as it was sent", code="kek-kind")
@@ -85,9 +87,7 @@ class Wrapped:
 def wrap(kek: KeyExchangeKey, private_key: bytes | None = None) -> Wrapped:
     """Wrap an RSA private key (PEM or DER, without a password); without one, a new one is made. Raises RefusedInput."""
     key = rsa.generate_private_key(65537, DEFAULT_BITS) if private_key is None else _target(private_key)
-    der = key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     between = secrets.token_bytes(32)
     sha1 = hashes.SHA1()  # noqa: S303 - the specification's; OAEP does not rest on its being collision-free
     oaep = padding.OAEP(mgf=padding.MGF1(algorithm=sha1), algorithm=sha1, label=None)
@@ -157,7 +157,11 @@ def checked(file: bytes, kek: KeyExchangeKey) -> None:
 
 
 def _target(data: bytes) -> rsa.RSAPrivateKey:
-    load = serialization.load_pem_private_key if data.lstrip().startswith(b"-----BEGIN") else serialization.load_der_private_key
+    load = (
+        serialization.load_pem_private_key
+        if data.lstrip().startswith(b"-----BEGIN")
+        else serialization.load_der_private_key
+    )
     try:
         key = load(data, None)
     except (ValueError, TypeError) as error:

@@ -84,5 +84,3 @@ def of(live: Live) -> KeyOps:
 
 def is_ours(live: Live, key: str) -> bool:
     return live.layout.key(key).arn is None
-
-

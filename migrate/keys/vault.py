@@ -92,7 +92,9 @@ class VaultKeys:
                 hint="ask for a new import request; the same key has to be wrapped again with its file",
                 code="import-token-expired",
             )
-        made = self._asked(f"importing the wrapped key into {self._slot(key)['name']}", lambda: self._import(key, wrapped, digest))
+        made = self._asked(
+            f"importing the wrapped key into {self._slot(key)['name']}", lambda: self._import(key, wrapped, digest)
+        )
         # Nothing may be imported with it again.
         self._asked(f"closing {kek.name}", lambda: self._keys.update_key_properties(kek.name, enabled=False))
         return Filled(material=str(made.properties.version), sha256=digest, already=False)
