@@ -357,8 +357,9 @@ class Moves:
 
     def _locked(self, search: str) -> str:
         """What the deployment answers whose key has ended; "" where its indices can be deleted as ever."""
-        is_under_it = self.live.layout.search(search).key in {key.id for key in self.operation.request.ended}
-        return unreadable.locked(self.live.search(search)) if is_under_it else ""
+        ended = {key.id for key in self.operation.request.ended}
+        is_under_one = bool(ended) and self.live.layout.search(search).key in ended
+        return unreadable.locked(self.live.search(search)) if is_under_one else ""
 
     def _prove_empty(self, move: Move) -> Found:
         started, storage = datetime.now(UTC), _named(move.storage)

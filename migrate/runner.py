@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
-from migrate import durable, failures, policing, unreadable
+from migrate import durable, elastic_cloud, failures, policing, unreadable
 from migrate import outage as outages
 from migrate.copy.preflight import require_movable
 from migrate.durable import Outcome
@@ -88,6 +88,7 @@ class Runner:
         made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **asked), tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
         policing.refuse_plan(made, self._owners(made))
+        elastic_cloud.require_offered(made)
         self.preflight = self._preflight(made)
         return made
 

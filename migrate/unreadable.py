@@ -31,10 +31,11 @@ def ended_keys(project: Project, layout: Layout) -> list[EndedKey]:
     """The keys under which what serves lies and which were destroyed or declared lost."""
     if layout.serves is None:
         return []
-    used = {layout.storage(layout.serves.storage).key, layout.search(layout.serves.search).key}
+    keys = (layout.storage(layout.serves.storage).key, layout.search(layout.serves.search).key)
+    used = {key for key in keys if key is not None}
     fates = Fates(connect(project.home)).of(layout.tenant)
     proofs = Certificates(project.home / "tenants" / layout.tenant)
-    return [_ended(fates[key], proofs) for key in sorted(fates.keys() & used, key=str)]
+    return [_ended(fates[key], proofs) for key in sorted(used & fates.keys())]
 
 
 def _ended(fate: KeyFate, proofs: Certificates) -> EndedKey:

@@ -52,10 +52,10 @@ class Job:
     threads: int = THREADS
     has_bucket_key: bool = False
 
-    @property
-    def goal(self) -> tuple[str, bool]:
-        """What `key_of` says of a version that is where it should be."""
-        return self.key_arn, self.has_bucket_key
+    def is_there(self, found: tuple[str, bool]) -> bool:
+        """Whether what `key_of` says of a version is as it should be."""
+        key_arn, has_bucket_key = found
+        return key_arn == self.key_arn and (self.has_bucket_key or not has_bucket_key)
 
     @property
     def key_arn(self) -> str:
@@ -153,7 +153,7 @@ def _rekey(job: Job, version: Version) -> _Was:
     if found is None:
         return _Was(version, None)
     key_arn, _ = found
-    if found == job.goal:
+    if job.is_there(found):
         return _Was(version, key_arn)
     encryption = {"SSEKMS": {"KMSKeyArn": job.key_arn, "BucketKeyEnabled": job.has_bucket_key}}
     try:
@@ -289,7 +289,7 @@ def _strays(job: Job, run: str, keyed: Keyed, report: Report) -> list[Version]:
     try:
         for version, found in in_threads(keyed.not_seen_in(run), look, threads=job.threads, name="drain"):
             meter.add(1, version.size)
-            if found == job.goal:
+            if found is not None and job.is_there(found):
                 right.append(version)
             elif found is not None:
                 strays.append(version)
