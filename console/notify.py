@@ -65,7 +65,9 @@ class Notice(_Frozen):
     """One fact, as a target gets it."""
 
     id: str
-    type: Literal["warning", "operation.done", "operation.failed", "operation.waiting", "operation.aborted", "key.expires"]
+    type: Literal[
+        "warning", "operation.done", "operation.failed", "operation.waiting", "operation.aborted", "key.expires"
+    ]
     at: str
     customer: str
     tenant: str
@@ -114,7 +116,9 @@ class Notifier:
                 said = operation.message or f"{operation.kind} has ended"
                 yield _notice(tenant, f"operation.{operation.state}", said, operation=operation.id)
         for key, until in self._requests(tenant.name):
-            text = f"the public key for wrapping {key} is good until {until:%Y-%m-%d %H:%M} UTC; after it ask for another"
+            text = (
+                f"the public key for wrapping {key} is good until {until:%Y-%m-%d %H:%M} UTC; after it ask for another"
+            )
             yield _notice(tenant, "key.expires", text)
 
     def _requests(self, tenant: str) -> Iterator[tuple[str, datetime]]:

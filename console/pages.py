@@ -124,9 +124,7 @@ def page(request: Request, template: str, session: Session | None, *, status: in
     return TEMPLATES.TemplateResponse(request, template, {**common, **data}, status_code=status)
 
 
-def of_tenant(
-    request: Request, template: str, session: Session, tenant: TenantRecord, **data: Any
-) -> Response:
+def of_tenant(request: Request, template: str, session: Session, tenant: TenantRecord, **data: Any) -> Response:
     house = house_of(request)
     shown = views.describe(house, session.caller, tenant)
     return page(request, template, session, tenant=shown, etag=shown["etag"], **data)

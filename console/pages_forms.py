@@ -32,7 +32,7 @@ async def ask_for(request: Request, name: str) -> Response:
     session = sent_by_us(request, form.pop("csrf", ""))
     house = house_of(request)
     tenant = house.tenant(session.caller, name)
-    repeat, seen = form.pop("repeat", None), form.pop("seen", None)
+    repeat, seen = form.pop("repeat", None), form.pop("seen", None) or None
     values = {key: value for key, value in form.items() if value.strip()}
     if values.get("kind") == Kind.PLAN:
         values.pop("kind")

@@ -128,7 +128,14 @@ def prepared(folder: Path, records: int) -> dict[str, str]:
         _run(project, "pulumi", "stack", "select", "--create", STAMP)
         _run(project, "pulumi", "up", "-s", STAMP, "--yes", "--skip-preview", "--color", "never")
         _run(project, "keyshift", "tenant", "create", TENANT, "--customer", CUSTOMER)
-        _run(project, "keyshift", "archive", "import", TENANT, str(demo_data.nycflights(folder / "data", flights=records)))
+        _run(
+            project,
+            "keyshift",
+            "archive",
+            "import",
+            TENANT,
+            str(demo_data.nycflights(folder / "data", flights=records)),
+        )
     return {"KEYSHIFT_PROJECT": str(project)}
 
 

@@ -106,7 +106,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for name, customer in (("acme", "acme-corp"), ("acme-two", "acme-corp"), ("globex-one", "globex")):
         records.create(layouts.changed(layouts.standard(), tenant=name, customer=customer))
     hidden = {name: "" for name in os.environ if name.startswith("AWS_")}
-    given = {**hidden, "KEYSHIFT_PROJECT": str(root), "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_REGION": "eu-west-1"}
+    given = {
+        **hidden,
+        "KEYSHIFT_PROJECT": str(root),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_REGION": "eu-west-1",
+    }
     made = Running(ConsoleHouse(folder, free_ports()), project, given)
     try:
         made.start("issuer")
