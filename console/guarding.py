@@ -71,7 +71,6 @@ class Guarded:
                 raise
             await self._failed(Request(scope), error)(scope, receive, headed)
 
-
     def _set_headers(self, message: MutableMapping[str, Any]) -> None:
         headers = MutableHeaders(raw=message.setdefault("headers", []))
         for name, value in self._headers.items():

@@ -38,7 +38,7 @@ PLAN = {
          "reversible": False, "waits": [], "moves": []},
     ],
     "previews": None, "preflight": None,
-    "price": {"bytes_copied": 50_000_000, "expected_minutes": 2, "dollars": 0.0123, "storages": {"s1": {"objects": 2000}},
+    "price": {"bytes_copied": 50_000_000, "expected_minutes": 2, "dollars": 0.0123, "storages": {"s1": {"versions": 2000}},
               "requests": [{"kind": "COPY", "count": 2000, "dollars": 0.01}], "assumed": ["jobs write nothing meanwhile"],
               "standing": {"second_copy_per_hour": 0.0001, "new_keys_per_month": 1}, "not_priced": []},
 }  # fmt: skip

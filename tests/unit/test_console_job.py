@@ -126,7 +126,7 @@ def test_whatever_stops_an_order_is_told_in_words(
     assert ended.state == state
     assert ended.said is not None
     assert {"code", "message", "hint"} <= ended.said.keys()
-    number, name, data = lab.house.orders.events(ended.id, 0)[-1]
+    _, name, data = lab.house.orders.events(ended.id, 0)[-1]
     assert (name, json.loads(data)["state"]) == ("end", state)
 
 
@@ -135,7 +135,9 @@ def test_a_revocation_that_left_something_open_fails_and_shows_what(lab: Lab, mo
         def __init__(self, *_: Any) -> None: ...
 
         def revoke(self, reason: str, *, limit: float) -> Any:
-            raise StillOpen({"tenant": "acme", "still_open": ["read of s1"], "paths": [], "at": "2026-11-24T09:00:00+00:00"})
+            raise StillOpen(
+                {"tenant": "acme", "still_open": ["read of s1"], "paths": [], "at": "2026-11-24T09:00:00+00:00"}
+            )
 
     monkeypatch.setattr(jobs, "Revoker", Revoker)
     ended = done(lab, order(lab, Kind.REVOKE, {"reason": "a leak"}))
@@ -152,7 +154,17 @@ def test_progress_is_kept_once_a_second_and_its_end_always(lab: Lab) -> None:
     )
     base = {"at": "2026-11-24T09:00:00Z", "tenant": "acme", "move": "copy", "bytes": 0, "bytes_total": None, "seconds": 1,
             "objects_per_second": None, "bytes_per_second": None, "remaining_seconds": None, **nowhere}  # fmt: skip
-    tell(Begun(at=base["at"], tenant="acme", operation="acme-enable-1", kind="enable", mode="byok", resumed=False, phases=()))
+    tell(
+        Begun(
+            at=base["at"],
+            tenant="acme",
+            operation="acme-enable-1",
+            kind="enable",
+            mode="byok",
+            resumed=False,
+            phases=(),
+        )
+    )
     for objects in range(100):
         tell(Progressed(**base, step="build/3-copy", objects=objects, objects_total=100))
     tell(Progressed(**base, step="build/3-copy", objects=100, objects_total=100))

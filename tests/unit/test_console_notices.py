@@ -204,7 +204,13 @@ def test_a_mail_is_not_sent_in_clear_where_tls_was_asked_for(tmp_path: Path) -> 
     controller.start()
     try:
         port = controller.port
-        mail = {"kind": "smtp", "name": "mail", "server": f"127.0.0.1:{port}", "sender": "a@v.example", "to": ["k@a.example"]}
+        mail = {
+            "kind": "smtp",
+            "name": "mail",
+            "server": f"127.0.0.1:{port}",
+            "sender": "a@v.example",
+            "to": ["k@a.example"],
+        }
         lab = furnished(tmp_path, [mail])
         warn(lab, "acme", "look")
         notifier(lab).look()
