@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -73,9 +74,15 @@ class Running:
         self.processes[name] = starters[name](self.given)
 
     def kill(self, name: str) -> None:
+        self._end(name, signal.SIGKILL)
+
+    def stop(self, name: str) -> None:
+        self._end(name, signal.SIGTERM)
+
+    def _end(self, name: str, how: signal.Signals) -> None:
         process = self.processes.pop(name)
-        process.kill()
-        process.wait()
+        process.send_signal(how)
+        process.wait(60)
         self.house.children.remove(process)
 
     def ready(self) -> None:

@@ -7,11 +7,13 @@ KEYSHIFT_TEST_CONSOLE names a folder that `python -m sandbox.console --prepare -
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 from browser import Reader
 from browser import chromium as started
@@ -39,7 +41,9 @@ LONG = 400_000
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsoleHouse]:
     named = os.environ.get("KEYSHIFT_TEST_CONSOLE")
     folder = Path(named) if named else tmp_path_factory.mktemp("console-sandbox")
-    with running(folder, free_ports(), records=60) as made:
+    data = tmp_path_factory.mktemp("records") / "flights.ndjson"
+    data.write_text("".join(json.dumps({"id": number, "carrier": "Boeing"}) + "\n" for number in range(40)))
+    with running(folder, free_ports(), data) as made:
         yield made
 
 
@@ -112,9 +116,13 @@ def test_a_customer_enables_their_own_key_by_the_page(house: ConsoleHouse, brows
     assert {"asked-in-console", "key-uploaded"} <= {one["event"] for one in asked}
     assert all(one["by"] == "acme-corp/ada" for one in asked if one["event"] in {"asked-in-console", "key-uploaded"})
 
-    ada.open(f"/tenants/{TENANT}")
-    expect(page.get_by_role("region", name="Keys")).to_contain_text("active")
-    expect(page.get_by_role("region", name="Keys")).not_to_contain_text("cannot be asked")
+
+def test_what_was_moved_is_shown_with_its_proofs(house: ConsoleHouse, browser: Browser) -> None:
+    ada = Reader.of(browser, house.url).sign_in("ada", to=f"/tenants/{TENANT}")
+    page = ada.page
+    keys = page.locator("section", has=page.get_by_role("heading", name="Keys", exact=True))
+    expect(keys).to_contain_text("active")
+    expect(keys).not_to_contain_text("cannot be asked")
     ada.shot("real-6-overview")
     ada.open(f"/tenants/{TENANT}/verdicts")
     with page.expect_download() as download:
@@ -149,3 +157,33 @@ def test_a_customer_revokes_by_the_page_and_sees_it_measured(house: ConsoleHouse
     expect(page.locator("#state")).to_have_text("Done", timeout=LONG)
     ada.shot("real-11-restored")
     assert tenants.status(project, TENANT)["sealed"] is None
+
+
+def test_a_key_in_the_customers_account_is_checked_by_the_page(house: ConsoleHouse, browser: Browser) -> None:
+    """The page's own policy, attached in the customer's account, makes the key fit; one statement less is named."""
+    kms = boto3.Session(profile_name="customer").client("kms")
+    account = boto3.Session(profile_name="customer").client("sts").get_caller_identity()["Account"]
+    ada = Reader.of(browser, house.url).sign_in("ada", to=f"/tenants/{TENANT}/byokms")
+    page = ada.page
+    page.get_by_label("Your AWS account").fill(account)
+    page.get_by_role("button", name="Show the policy").click()
+    document = json.loads(page.locator("pre.tall").inner_text())
+    ada.shot("real-12-policy")
+
+    less = {**document, "Statement": document["Statement"][:-1]}
+    key = kms.create_key(Policy=json.dumps(less))["KeyMetadata"]
+    kms.create_alias(AliasName="alias/console-test", TargetKeyId=key["KeyId"])
+    alias = f"{key['Arn'].partition(':key/')[0]}:alias/console-test"
+    page.get_by_label("The ARN of the alias").fill(alias)
+    page.get_by_role("button", name="Check it").click()
+    expect(page.get_by_text("not fit yet")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("button", name="Bind this key")).to_have_count(0)
+    ada.shot("real-13-unfit")
+    assert ada.violations() == []
+
+    kms.put_key_policy(KeyId=key["KeyId"], PolicyName="default", Policy=json.dumps(document))
+    page.get_by_label("The ARN of the alias").fill(alias)
+    page.get_by_role("button", name="Check it").click()
+    expect(page.get_by_text("Everything that can be tried now works")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("button", name="Bind this key")).to_be_visible()
+    ada.shot("real-14-fit")
