@@ -167,6 +167,32 @@ def test_the_end_of_a_wrapping_key_is_told_before_it_comes(lab: Lab, receiver: A
     assert ["soon" in json.loads(body)["text"] for _, body in receiver.got] == [True]
 
 
+def test_a_key_that_ends_soon_is_told_and_a_cloud_that_is_away_stops_nothing(
+    lab: Lab, receiver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from console import notify
+
+    lab.advance(layouts.changed(layouts.byok_active(), gate=Gate(warnings=("look",))))
+
+    def away(*_: Any) -> Any:
+        raise OSError("no cloud")
+
+    monkeypatch.setattr(notify.tenants, "keys", away)
+    assert notifier(lab).look() == 1, "the warning is told all the same"
+
+    def keys(*_: Any) -> Any:
+        ends = [(datetime.now(UTC) + timedelta(days=days)).isoformat() for days in (3, 30)]
+        return [{"id": "k1", "ends_at": ends[0]}, {"id": "k2", "ends_at": ends[1]}, {"id": "k3", "ends_at": None}]
+
+    monkeypatch.setattr(notify.tenants, "keys", keys)
+    assert notifier(lab).look() == 1
+    deliverer(lab).send_due()
+    told = [json.loads(body) for _, body in receiver.got]
+    assert ["the key k1 ends on" in one["text"] for one in told if one["type"] == "key.expires"] == [True]
+
+
 def test_a_mail_is_sent_with_an_id_of_its_own(tmp_path: Path) -> None:
     got: list[Any] = []
 
