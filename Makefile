@@ -70,7 +70,7 @@ test: setup ## lint, the unit tier, some policies in the engine, the Console, th
 	$(call tier,lint,$(LINT))
 	$(call tier,unit,$(UNIT))
 	$(call tier,policies,$(QUICK_POLICIES))
-	$(call tier,console,$(CONSOLE) -m "not sandbox")
+	$(call tier,console,$(CONSOLE) -m "not sandbox and not every")
 	$(call tier,sandbox and faults,$(SERVERS))
 
 test-console: setup ## the Console: its document, its processes, its pages in Chromium, a customer's way on the sandbox

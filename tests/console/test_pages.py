@@ -114,7 +114,7 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "narrow"])
+@pytest.mark.parametrize("look", ["light", pytest.param("dark", marks=pytest.mark.every), "narrow"])
 def test_every_page_is_clean_to_axe(running: Running, browser: Browser, look: str) -> None:
     reader = Reader.of(browser, running.url, dark=look == "dark", narrow=look == "narrow")
     reader.open("/")

@@ -49,7 +49,7 @@ def test_an_order_taken_before_the_api_died_is_done_by_the_worker(running: Runni
         assert client.get(f"/api/v1/tenants/acme-two/operations/{order.id}").json()["state"] == "refused"
 
 
-@pytest.mark.parametrize("how", ["killed", "told to stop"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("told to stop", marks=pytest.mark.every)])
 def test_an_order_whose_worker_ended_is_done_by_the_next_one(running: Running, how: str) -> None:
     if "worker" not in running.processes:
         running.start("worker")
@@ -65,6 +65,7 @@ def test_an_order_whose_worker_ended_is_done_by_the_next_one(running: Running, h
     assert events.count("end") == 1, "it may be tried again, it ends once"
 
 
+@pytest.mark.every
 def test_of_two_workers_under_one_id_one_is_refused(running: Running) -> None:
     if "worker" not in running.processes:
         running.start("worker")
