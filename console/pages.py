@@ -353,6 +353,7 @@ def log(
 @router.get("/tenants/{name}/archive")
 def archive(request: Request, session: TheSession, tenant: TheTenant, q: str = "") -> Response:
     """The sample Archive: what its own users see, by the gate."""
+    require(session.caller, Right.DATA)
     found, trouble = None, None
     if q.strip():
         try:
