@@ -198,6 +198,7 @@ def test_a_revocation_takes_the_phrase_and_a_fresh_sign_in(running: Running, bro
     reader.page.get_by_label("To go on type").fill("revoke globex-one")
     expect(button).to_be_enabled()
     reader.shot("revoke-typed")
+    assert reader.violations() == []
     button.click()
     expect(reader.page.locator("#state")).to_have_text("Queued")
     order = running.orders.of("globex-one")[-1]
