@@ -87,14 +87,16 @@ def get_gate(tenant: TheTenant, house: TheHouse) -> models.Gate:
     return models.Gate.model_validate(views.gate(house, tenant))
 
 
-@router.get("/tenants/{name}/archive", tags=["archive"], responses=problems(404, 409, 422, 502))
+@router.get("/tenants/{name}/archive", tags=["archive"], responses=problems(403, 404, 409, 422, 502))
 def search_archive(
     tenant: TheTenant,
     house: TheHouse,
+    caller: TheCaller,
     q: Annotated[str, Query(min_length=1, max_length=200, description="Words to look for.")],
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> models.Found:
     """The sample Archive's search: only what the gate lets it see."""
+    require(caller, Right.DATA)
     client = ArchiveClient(house.project, tenant.name, fresh_seconds=0)
     found = client.search(q, limit)
     warnings = client.gate.now().warnings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import tempfile
 from pathlib import Path
@@ -52,7 +51,7 @@ def upload_wrapped_key(
     """Imports your wrapped key. The same file once more changes nothing."""
     try:
         wrapped = base64.b64decode(body.wrapped, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise RefusedInput("the wrapped key is no base64 text; nothing was changed", code="wrapped-key") from error
     return models.Uploaded.model_validate(upload(house, caller, tenant, wrapped, body.sha256))
 

@@ -51,9 +51,7 @@ def ask_for_operation(
     minutes; where the customer wants it, a second administrator has to approve it.
     """
     phrase = getattr(body, "phrase", None)
-    order = ask(
-        house, caller, tenant, Kind(body.kind), body.values_(), repeat=repeat, if_match=seen, phrase=phrase
-    )
+    order = ask(house, caller, tenant, Kind(body.kind), body.values_(), repeat=repeat, if_match=seen, phrase=phrase)
     return _taken(order)
 
 
@@ -89,9 +87,7 @@ def follow_operation(
     dependencies=[require_right(Right.OWN)],
     responses=problems(403, 404, 409, 422),
 )
-def approve_operation(
-    tenant: TheTenant, house: TheHouse, caller: TheCaller, order_id: OrderId
-) -> models.Operation:
+def approve_operation(tenant: TheTenant, house: TheHouse, caller: TheCaller, order_id: OrderId) -> models.Operation:
     """The second person's yes; it takes a sign-in of the last minutes too."""
     order = views.order(house, tenant, order_id)
     require_fresh(house, caller)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any
 
@@ -94,39 +95,57 @@ def _require_possible(house: House, tenant: TenantRecord, kind: Kind, values: Da
     """What the records say against it, told at once and not by the worker minutes later."""
     if kind not in SEALED_TOO:
         house.records.refuse_sealed(tenant.name)
-    unfinished = house.records.unfinished(tenant.name)
     if kind is Kind.PLAN:
         _require_planned(house, tenant, OperationKind(values["of"]), values.get("mode"))
     elif kind in PLANNED:
         _require_planned(house, tenant, OperationKind(kind), values.get("mode"))
-    elif kind is Kind.ONBOARD:
-        _refuse_unfinished(house, tenant)
-        _require_alias(tenant, str(values["alias"]))
-    elif kind is Kind.CONFIRM:
-        waits = views.to_confirm(tenant.layout, unfinished)
-        if waits is None or waits["token"] is None:
-            raise Refused(
-                f"tenant {tenant.name} does not wait for a confirmation; nothing was begun",
-                code="not-waiting",
-                hint="look at the tenant once more",
-            )
-        if not compare_digest(waits["token"].encode(), str(values["token"]).encode()):
-            raise Refused(
-                "the token is not that of the rotation that waits; nothing was begun",
-                code="token-stale",
-                hint="somebody may have rotated again: the tenant shows the present token",
-            )
-    elif kind is Kind.ABORT:
-        Runner(house.project, tenant.name, _nobody).preview_abort()
-    elif kind is Kind.RESUME:
-        is_waiting = tenant.layout.serves is None or PendingRotations(connect(house.project.home)).of(tenant.layout)
-        if unfinished is None and not is_waiting:
-            raise Refused(
-                f"tenant {tenant.name} has no unfinished operation; nothing was begun",
-                code="nothing-to-resume",
-                hint="look at its operations",
-            )
-    elif kind is Kind.RESTORE and not tenant.sealed:
+    elif kind in _REQUIRED:
+        _REQUIRED[kind](house, tenant, values)
+
+
+def _to_onboard(house: House, tenant: TenantRecord, values: Data) -> None:
+    _refuse_unfinished(house, tenant)
+    if Mode.BYOKMS not in OFFERED[tenant.layout.cloud]:
+        raise RefusedInput(
+            f"tenant {tenant.name} is on {tenant.layout.cloud}, where there is no mode {Mode.BYOKMS}",
+            code="mode-not-offered",
+        )
+    Alias.parse(str(values["alias"]), region=tenant.layout.region)
+
+
+def _to_confirm(house: House, tenant: TenantRecord, values: Data) -> None:
+    waits = views.to_confirm(tenant.layout, house.records.unfinished(tenant.name))
+    if waits is None or waits["token"] is None:
+        raise Refused(
+            f"tenant {tenant.name} does not wait for a confirmation; nothing was begun",
+            code="not-waiting",
+            hint="look at the tenant once more",
+        )
+    if not compare_digest(waits["token"].encode(), str(values["token"]).encode()):
+        raise Refused(
+            "the token is not that of the rotation that waits; nothing was begun",
+            code="token-stale",
+            hint="somebody may have rotated again: the tenant shows the present token",
+        )
+
+
+def _to_abort(house: House, tenant: TenantRecord, _values: Data) -> None:
+    Runner(house.project, tenant.name, _nobody).preview_abort()
+
+
+def _to_resume(house: House, tenant: TenantRecord, _values: Data) -> None:
+    if house.records.unfinished(tenant.name) is not None or tenant.layout.serves is None:
+        return
+    if PendingRotations(connect(house.project.home)).of(tenant.layout) is None:
+        raise Refused(
+            f"tenant {tenant.name} has no unfinished operation; nothing was begun",
+            code="nothing-to-resume",
+            hint="look at its operations",
+        )
+
+
+def _to_restore(_house: House, tenant: TenantRecord, _values: Data) -> None:
+    if not tenant.sealed:
         raise Refused(f"tenant {tenant.name} is not closed", code="not-sealed", hint="look at the tenant once more")
 
 
@@ -148,14 +167,14 @@ def _refuse_unfinished(house: House, tenant: TenantRecord) -> None:
         )
 
 
-def _require_alias(tenant: TenantRecord, alias: str) -> None:
-    if Mode.BYOKMS not in OFFERED[tenant.layout.cloud]:
-        raise RefusedInput(
-            f"tenant {tenant.name} is on {tenant.layout.cloud}, where there is no mode {Mode.BYOKMS}",
-            code="mode-not-offered",
-        )
-    Alias.parse(alias, region=tenant.layout.region)
-
-
 def _nobody(_event: Event) -> None:
     """Who only looks at a plan is told of nothing."""
+
+
+_REQUIRED: dict[Kind, Callable[[House, TenantRecord, Data], None]] = {
+    Kind.ONBOARD: _to_onboard,
+    Kind.CONFIRM: _to_confirm,
+    Kind.ABORT: _to_abort,
+    Kind.RESUME: _to_resume,
+    Kind.RESTORE: _to_restore,
+}

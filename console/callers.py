@@ -15,17 +15,20 @@ class Role(StrEnum):
 
 
 class Right(StrEnum):
-    """What a call needs. `read`: look. `run`: go on with, plan, check. `own`: decide about keys and the move to them."""
+    """What a call needs. `read`: look. `data`: see what is archived. `run`: go on with, plan, check. `own`: decide
+    about keys and the move to them.
+    """
 
     READ = "read"
+    DATA = "data"
     RUN = "run"
     OWN = "own"
 
 
 RIGHTS: dict[Role, frozenset[Right]] = {
     Role.CUSTOMER_ADMIN: frozenset(Right),
-    Role.CUSTOMER_VIEWER: frozenset({Right.READ}),
-    # The vendor sees to it that an operation goes on; about a customer's key only the customer decides.
+    Role.CUSTOMER_VIEWER: frozenset({Right.READ, Right.DATA}),
+    # The vendor sees to it that an operation goes on; a customer's keys and data are the customer's alone.
     Role.VENDOR_OPERATOR: frozenset({Right.READ, Right.RUN}),
 }
 

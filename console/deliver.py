@@ -46,9 +46,15 @@ class Deliverer:
         """Sends what is due; returns how many were taken."""
         at = time.time() if now is None else now
         with self._engine.connect() as connection:
-            due = connection.execute(
-                sql.select(NOTICES).where(NOTICES.c.state == "waits", NOTICES.c.next_at <= at).order_by(NOTICES.c.next_at)
-            ).mappings().all()
+            due = (
+                connection.execute(
+                    sql.select(NOTICES)
+                    .where(NOTICES.c.state == "waits", NOTICES.c.next_at <= at)
+                    .order_by(NOTICES.c.next_at)
+                )
+                .mappings()
+                .all()
+            )
         return sum(self._sent(row, at) for row in due)
 
     def _sent(self, row: sql.RowMapping, at: float) -> bool:
@@ -57,19 +63,24 @@ class Deliverer:
         target = self._targets.get((row["customer"], row["target"]))
         notice = Notice.model_validate_json(row["body"])
         try:
-            if target is None:
-                raise NotSent("the target is not set up any more", for_good=True)
-            if isinstance(target, Webhook):
-                self._post(target, notice)
-            else:
-                _mail(target, notice)
+            self._send(target, notice)
         except NotSent as failed:
             is_over = failed.for_good or row["attempts"] + 1 >= len(BACKOFF_SECONDS)
             self._note(row["id"], state="given-up" if is_over else "waits", said=str(failed))
-            structlog.get_logger().warning("a notice was not taken", notice=row["id"], because=str(failed), over=is_over)
+            structlog.get_logger().warning(
+                "a notice was not taken", notice=row["id"], because=str(failed), over=is_over
+            )
             return False
         self._note(row["id"], state="sent", said=None)
         return True
+
+    def _send(self, target: Webhook | Mail | None, notice: Notice) -> None:
+        if target is None:
+            raise NotSent("the target is not set up any more", for_good=True)
+        if isinstance(target, Webhook):
+            self._post(target, notice)
+        else:
+            _mail(target, notice)
 
     def _claimed(self, row: sql.RowMapping, at: float) -> bool:
         """Takes one attempt, so that two workers do not send it in the same moment."""

@@ -20,9 +20,7 @@ BODY_BYTES = 64 * 1024
 class Guarded:
     """ASGI: refuses large bodies, answers what was raised, sets the security headers of every answer."""
 
-    def __init__(
-        self, app: ASGIApp, *, is_secure: bool, failed: Callable[[Request, Exception], Response]
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, is_secure: bool, failed: Callable[[Request, Exception], Response]) -> None:
         """`failed` makes an answer of whatever a call raised."""
         self._app, self._failed = app, failed
         self._headers = {
@@ -58,15 +56,10 @@ class Guarded:
             nonlocal is_answered
             if message["type"] == "http.response.start":
                 is_answered = True
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
-                for name, value in self._headers.items():
-                    headers[name] = value
-                # A back button or a shared machine shows nobody what another one saw.
-                headers.setdefault("Cache-Control", "no-store")
+                self._set_headers(message)
             await send(message)
 
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if declared.isdigit() and int(declared) > BODY_BYTES:
+        if _is_declared_large(scope):
             await _refuse(headed)
             return
         try:
@@ -77,6 +70,18 @@ class Guarded:
             if is_answered:
                 raise
             await self._failed(Request(scope), error)(scope, receive, headed)
+
+    def _set_headers(self, message: MutableMapping[str, Any]) -> None:
+        headers = MutableHeaders(raw=message.setdefault("headers", []))
+        for name, value in self._headers.items():
+            headers[name] = value
+        # A back button or a shared machine shows nobody what another one saw.
+        headers.setdefault("Cache-Control", "no-store")
+
+
+def _is_declared_large(scope: Scope) -> bool:
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return declared.isdigit() and int(declared) > BODY_BYTES
 
 
 class _TooLarge(BaseException):

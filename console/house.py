@@ -122,9 +122,7 @@ def require_fresh(house: House, caller: Caller) -> None:
             f"this takes a sign-in of the last {seconds // 60} minutes; nothing was done",
             code="sign-in-stale",
             hint="sign in again, then send it once more",
-            headers={
-                "WWW-Authenticate": f'Bearer error="insufficient_user_authentication", max_age="{seconds}"'
-            },
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_user_authentication", max_age="{seconds}"'},
         )
 
 

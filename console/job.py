@@ -43,6 +43,21 @@ PROGRESS_SECONDS = 1.0
 """How often progress is kept; who follows over a network needs no more, and the database keeps every line."""
 
 
+class Unfit(RefusedInput):
+    """The key behind an alias cannot be used yet. Carries what was found."""
+
+    default_code = "key-unfit"
+
+    def __init__(self, found: Data) -> None:
+        missing = ", ".join(found["missing_statements"]) or "see the findings"
+        super().__init__(
+            f"the key behind {found['alias']} cannot be used yet ({missing})"
+            + ("" if found["bound"] else "; nothing was bound"),
+            hint="mend the key's policy as the findings say, then check again",
+        )
+        self.found = found
+
+
 class Told:
     """Keeps what an operation tells as events of its order."""
 
@@ -83,8 +98,9 @@ class Job:
             self._log.append({"event": "asked-in-console", **_asked(order)})
         try:
             result = self._do()
-        except StillOpen as still_open:
-            self._orders.end(order.id, FAILED, said=_said(still_open), result=still_open.found)
+        except (StillOpen, Unfit) as told:
+            state = REFUSED if isinstance(told, Unfit) else FAILED
+            self._orders.end(order.id, state, said=_said(told), result=told.found)
         except Exception as error:  # noqa: BLE001 - the person who asked reads it, whatever it is
             structlog.get_logger().debug("an order stopped", order=order.id, exc_info=error)
             said = failures.explained(error)
@@ -120,7 +136,8 @@ class Job:
         if "pause_on" in wanted or "rebuild_search" in wanted:
             now = tenants.records(self._project).tenant(self._order.tenant).layout.on_rotation
             terms = OnRotation(
-                pause=wanted.get("pause_on", now.pause), rebuilds_search=wanted.get("rebuild_search", now.rebuilds_search)
+                pause=wanted.get("pause_on", now.pause),
+                rebuilds_search=wanted.get("rebuild_search", now.rebuilds_search),
             )
 
         def bind(asked: Data) -> object:
@@ -129,17 +146,7 @@ class Job:
 
         found = onboarding.onboard(self._project, self._order.tenant, wanted["alias"], terms, bind)
         if not found["fit"]:
-            missing = ", ".join(found["missing_statements"]) or "see the findings"
-            self._orders.end(
-                self._order.id,
-                REFUSED,
-                said={
-                    "code": "key-unfit",
-                    "message": f"the key behind {found['alias']} cannot be used yet ({missing}); nothing was bound",
-                    "hint": "mend the key's policy as the findings say, then check again",
-                },
-                result=found,
-            )
+            raise Unfit(found)
         return found
 
     def _follow(self) -> Data:
@@ -173,13 +180,13 @@ class Job:
     def _plan(self) -> Data:
         wanted, runner = self._order.wanted, self._runner()
         made = runner.preview(OperationKind(wanted["of"]), wanted.get("mode"))
-        found = dry_run.dry_run(
-            self._project, made, self._report, with_previews=bool(wanted.get("previews", False))
-        )
+        found = dry_run.dry_run(self._project, made, self._report, with_previews=bool(wanted.get("previews", False)))
         return {**found, "preflight": runner.preflight}
 
     def _check(self) -> Data:
-        return tenants.check_verdicts(self._project, self._order.tenant, self._order.wanted.get("verdict"), self._report)
+        return tenants.check_verdicts(
+            self._project, self._order.tenant, self._order.wanted.get("verdict"), self._report
+        )
 
     def _revoke(self) -> Data:
         revoker = Revoker(self._project, self._order.tenant, self._report)
@@ -229,7 +236,9 @@ def _said(error: KeyshiftError) -> Data:
 
 def _asked(order: Order) -> Data:
     """For the tenant's log: who asked for what, and who agreed. The wanted values hold no secret."""
-    about = {name: value for name, value in order.wanted.items() if name in {"mode", "of", "alias", "reason", "verdict"}}
+    about = {
+        name: value for name, value in order.wanted.items() if name in {"mode", "of", "alias", "reason", "verdict"}
+    }
     approved = {"approved_by": order.approved_by["id"]} if order.approved_by else {}
     return {"order": order.id, "kind": str(order.kind), "by": order.asked_by["id"], **approved, **about}
 

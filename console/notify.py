@@ -14,12 +14,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sql
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from console.settings import Settings
 from console.store import NOTICES
-from migrate import tenants
+from migrate import failures, tenants
 from migrate.errors import RefusedInput
 from migrate.keys.imported import REQUEST_FILE
 from migrate.records import Operation, Records
@@ -28,6 +29,9 @@ from stacks.record import TenantRecord, connect
 
 EXPIRES_WITHIN = timedelta(hours=6)
 """How long before a wrapping key runs out the customer hears of it; KMS gives one for 24 hours."""
+ENDS_WITHIN = timedelta(days=7)
+"""How long before a key itself ends (deleted, run out) the customer hears of it; KMS deletes after 7 days at least."""
+KEYS_ASKED_EVERY = 3600.0
 TOLD = frozenset({"done", "failed", "waiting", "aborted"})
 
 
@@ -65,7 +69,9 @@ class Notice(_Frozen):
     """One fact, as a target gets it."""
 
     id: str
-    type: Literal["warning", "operation.done", "operation.failed", "operation.waiting", "operation.aborted", "key.expires"]
+    type: Literal[
+        "warning", "operation.done", "operation.failed", "operation.waiting", "operation.aborted", "key.expires"
+    ]
     at: str
     customer: str
     tenant: str
@@ -93,6 +99,7 @@ class Notifier:
     def __init__(self, project: Project, engine: sql.Engine, settings: Settings) -> None:
         self._project, self._engine = project, engine
         self._targets = targets(settings)
+        self._asked_at: dict[str, float] = {}  # tenant → when its keys' cloud was asked, on the monotonic clock
 
     def look(self) -> int:
         """How many notices are new."""
@@ -114,8 +121,31 @@ class Notifier:
                 said = operation.message or f"{operation.kind} has ended"
                 yield _notice(tenant, f"operation.{operation.state}", said, operation=operation.id)
         for key, until in self._requests(tenant.name):
-            text = f"the public key for wrapping {key} is good until {until:%Y-%m-%d %H:%M} UTC; after it ask for another"
+            text = (
+                f"the public key for wrapping {key} is good until {until:%Y-%m-%d %H:%M} UTC; after it ask for another"
+            )
             yield _notice(tenant, "key.expires", text)
+        for key, until in self._ending_keys(tenant):
+            text = f"the key {key} ends on {until:%Y-%m-%d %H:%M} UTC; what lies under it can never be read again then"
+            yield _notice(tenant, "key.expires", text)
+
+    def _ending_keys(self, tenant: TenantRecord) -> Iterator[tuple[str, datetime]]:
+        """(key, until when) of keys whose cloud says that they end soon; asked now and then only."""
+        last = self._asked_at.get(tenant.name)
+        if not tenant.layout.keys or (last is not None and time.monotonic() - last < KEYS_ASKED_EVERY):
+            return
+        self._asked_at[tenant.name] = time.monotonic()
+        try:
+            rows = tenants.keys(self._project, tenant.name)
+        except Exception as error:  # noqa: BLE001 - the other notices do not wait for a cloud
+            said = failures.explained(error).message
+            structlog.get_logger().warning("a tenant's keys were not looked at", tenant=tenant.name, because=said)
+            return
+        now = datetime.now(UTC)
+        for row in rows:
+            until = datetime.fromisoformat(row["ends_at"]) if row["ends_at"] else None
+            if until is not None and now < until <= now + ENDS_WITHIN:
+                yield row["id"], until
 
     def _requests(self, tenant: str) -> Iterator[tuple[str, datetime]]:
         """(key, until when) of requests that run out soon and that nothing was uploaded for."""

@@ -129,7 +129,8 @@ class Issuer:
             return self._keys[id]
 
     def _discovered(self) -> dict[str, Any]:
-        if self._found is None:
+        found = self._found
+        if found is None:
             url = f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration"
             found = self._asked("GET", url).json()
             if found.get("issuer") != self._settings.issuer:
@@ -139,7 +140,7 @@ class Issuer:
                     code="issuer",
                 )
             self._found = found
-        return self._found
+        return found
 
     def _asked(self, method: str, url: str, **more: Any) -> httpx.Response:
         try:

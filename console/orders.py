@@ -291,8 +291,10 @@ def open_of(orders: Iterable[Order]) -> list[Order]:
 
 
 def _order(row: sql.RowMapping) -> Order:
-    loaded = {name: json.loads(row[name]) if row[name] else None for name in ("approved_by", "said", "result")}
-    plain = {
+    loaded: dict[str, Any] = {
+        name: json.loads(row[name]) if row[name] else None for name in ("approved_by", "said", "result")
+    }
+    plain: dict[str, Any] = {
         name: row[name]
         for name in ("id", "tenant", "customer", "asked_at", "state", "operation", "attempts", "started_at", "ended_at")
     }

@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from fastapi.templating import Jinja2Templates
 
 from console import api_keys, views
-from console.callers import Right
+from console.callers import Right, Role
 from console.house import House, house_of, require, require_own_page, session_of
 from console.limits import READS, SIGN_INS, WRITES
 from console.orders import Kind
@@ -74,7 +74,15 @@ def age(text: str | None) -> str:
     return seconds_text((datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()) if text else "—"
 
 
+def to_do(hint: str | None, session: Session | None) -> str:
+    """A hint for who reads the page: the command line's words are for the vendor's people, who have it."""
+    is_command = "keyshift " in (hint or "")
+    is_theirs = session is not None and session.caller.role is Role.VENDOR_OPERATOR
+    return "" if is_command and not is_theirs else hint or ""
+
+
 TEMPLATES.env.filters |= {
+    "to_do": to_do,
     "instant": instant,
     "age": age,
     "bytes": bytes_text,
@@ -124,9 +132,7 @@ def page(request: Request, template: str, session: Session | None, *, status: in
     return TEMPLATES.TemplateResponse(request, template, {**common, **data}, status_code=status)
 
 
-def of_tenant(
-    request: Request, template: str, session: Session, tenant: TenantRecord, **data: Any
-) -> Response:
+def of_tenant(request: Request, template: str, session: Session, tenant: TenantRecord, **data: Any) -> Response:
     house = house_of(request)
     shown = views.describe(house, session.caller, tenant)
     return page(request, template, session, tenant=shown, etag=shown["etag"], **data)
@@ -347,6 +353,7 @@ def log(
 @router.get("/tenants/{name}/archive")
 def archive(request: Request, session: TheSession, tenant: TheTenant, q: str = "") -> Response:
     """The sample Archive: what its own users see, by the gate."""
+    require(session.caller, Right.DATA)
     found, trouble = None, None
     if q.strip():
         try:

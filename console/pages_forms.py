@@ -25,14 +25,18 @@ ASK: TypeAdapter[Any] = TypeAdapter(models.Ask)
 WRAPPED_BYTES_AT_MOST = 4096
 
 
+async def fields(request: Request) -> dict[str, str]:
+    """What a form of ours has sent, files left out."""
+    return {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
+
+
 @router.post("/tenants/{name}/ask")
-async def ask_for(request: Request, name: str) -> Response:
+def ask_for(request: Request, name: str, form: Annotated[dict[str, str], Depends(fields)]) -> Response:
     """Any operation: the fields of its form are those of the API."""
-    form = {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
     session = sent_by_us(request, form.pop("csrf", ""))
     house = house_of(request)
     tenant = house.tenant(session.caller, name)
-    repeat, seen = form.pop("repeat", None), form.pop("seen", None)
+    repeat, seen = form.pop("repeat", None), form.pop("seen", None) or None
     values = {key: value for key, value in form.items() if value.strip()}
     if values.get("kind") == Kind.PLAN:
         values.pop("kind")

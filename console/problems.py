@@ -6,7 +6,15 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from migrate.errors import CloudError, Conflict, KeyshiftError, KeyUnavailable, RefusedInput, VerificationFailed, Waiting
+from migrate.errors import (
+    CloudError,
+    Conflict,
+    KeyshiftError,
+    KeyUnavailable,
+    RefusedInput,
+    VerificationFailed,
+    Waiting,
+)
 
 MEDIA_TYPE = "application/problem+json"
 TYPES = "https://keyshift.invalid/problems/"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from sqlalchemy.event import listen
 
 METADATA = sql.MetaData()
 
@@ -94,7 +95,7 @@ def open_store(home: Path, url: str | None = None) -> sql.Engine:
         url = f"sqlite:///{home / 'console.db'}"
     engine = sql.create_engine(url)
     if engine.dialect.name == "sqlite":
-        sql.event.listen(engine, "connect", _for_many)
+        listen(engine, "connect", _for_many)
     METADATA.create_all(engine)
     return engine
 

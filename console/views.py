@@ -137,7 +137,7 @@ def _by_mode(layout: Layout) -> Iterable[Kind]:
         return [Kind.RESUME, Kind.REQUEST]
     moves = {
         Mode.STANDARD: [Kind.REQUEST, Kind.ONBOARD, Kind.ENABLE],
-        Mode.BYOK: [Kind.REQUEST, Kind.ROTATE, Kind.CHANGE, Kind.REMOVE, Kind.REVOKE],
+        Mode.BYOK: [Kind.REQUEST, Kind.ONBOARD, Kind.ROTATE, Kind.CHANGE, Kind.REMOVE, Kind.REVOKE],
         Mode.BYOKMS: [Kind.FOLLOW, Kind.CHANGE, Kind.REMOVE, Kind.REVOKE],
         Mode.BYOKV: [Kind.CHANGE, Kind.REMOVE, Kind.REVOKE],
     }

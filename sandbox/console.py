@@ -115,8 +115,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def prepared(folder: Path, records: int) -> dict[str, str]:
-    """The variables of a project on a sandbox that is up, with the stamp and the tenant; what is there stays."""
+def prepared(folder: Path, data: Path | int) -> dict[str, str]:
+    """The variables of a project on a sandbox that is up, with the stamp and the tenant; what is there stays.
+
+    `data`: how many of the demo's flights, or records of your own.
+    """
     project = folder / "project"
     if not project.exists():
         make_project(project)
@@ -128,19 +131,20 @@ def prepared(folder: Path, records: int) -> dict[str, str]:
         _run(project, "pulumi", "stack", "select", "--create", STAMP)
         _run(project, "pulumi", "up", "-s", STAMP, "--yes", "--skip-preview", "--color", "never")
         _run(project, "keyshift", "tenant", "create", TENANT, "--customer", CUSTOMER)
-        _run(project, "keyshift", "archive", "import", TENANT, str(demo_data.nycflights(folder / "data", flights=records)))
+        path = demo_data.nycflights(folder / "data", flights=data) if isinstance(data, int) else data
+        _run(project, "keyshift", "archive", "import", TENANT, str(path))
     return {"KEYSHIFT_PROJECT": str(project)}
 
 
 @contextmanager
-def running(folder: Path, port: int, records: int) -> Iterator[ConsoleHouse]:
+def running(folder: Path, port: int, data: Path | int) -> Iterator[ConsoleHouse]:
     """The whole house until the block ends; the sandbox's state stays."""
     sandbox = supervisor.Sandbox(folder / "sandbox")
     sandbox.up()
     house = ConsoleHouse(folder, port)
     try:
         os.environ.update(sandbox.environment())
-        given = prepared(folder, records)
+        given = prepared(folder, data)
         house.start_issuer(given)
         house.start_worker(given)
         house.start_watch(given)

@@ -207,7 +207,8 @@ class IssuerServer:
 
     def _choices(self, asked: Mapping[str, str]) -> str:
         hidden = "".join(
-            f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(value)}">' for name, value in asked.items()
+            f'<input type="hidden" name="{html.escape(name)}" value="{html.escape(value)}">'
+            for name, value in asked.items()
         )
         people = "".join(
             f'<p><button name="person" value="{one.subject}">{one.name} <small>({one.customer or "the vendor"}, '

@@ -15,7 +15,7 @@ function follow(live) {
     const step = told.step_title || told.move || "";
     if (at("step").textContent !== step) at("step").textContent = step;
   };
-  on("order", () => undefined);
+  on("order", (told) => { at("state").textContent = { queued: "Queued", running: "Running" }[told.state] || told.state; });
   on("step", (told) => { place(told); at("bar").removeAttribute("value"); at("figures").textContent = ""; at("wait").textContent = ""; });
   on("step-done", (told) => {
     const steps = at("steps");
@@ -28,6 +28,7 @@ function follow(live) {
     place(told);
     at("wait").textContent = "";
     if (told.objects_total) at("bar").value = (100 * told.objects) / told.objects_total;
+    if (!told.objects && !told.objects_total) { at("figures").textContent = ""; return; }
     const parts = [`${number.format(told.objects)}${told.objects_total ? ` of ${number.format(told.objects_total)}` : ""} objects`];
     if (told.objects_per_second) parts.push(`${number.format(Math.round(told.objects_per_second))} a second`);
     if (told.remaining_seconds) parts.push(`about ${number.format(Math.ceil(told.remaining_seconds / 60))} min left in this step`);

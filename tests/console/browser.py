@@ -33,7 +33,9 @@ class Reader:
     url: str
 
     @classmethod
-    def of(cls, browser: Browser, url: str, *, dark: bool = False, narrow: bool = False, scripts: bool = True) -> Reader:
+    def of(
+        cls, browser: Browser, url: str, *, dark: bool = False, narrow: bool = False, scripts: bool = True
+    ) -> Reader:
         context: BrowserContext = browser.new_context(
             color_scheme="dark" if dark else "light",
             viewport={"width": 380, "height": 800} if narrow else {"width": 1200, "height": 900},

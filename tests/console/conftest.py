@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -73,9 +74,15 @@ class Running:
         self.processes[name] = starters[name](self.given)
 
     def kill(self, name: str) -> None:
+        self._end(name, signal.SIGKILL)
+
+    def stop(self, name: str) -> None:
+        self._end(name, signal.SIGTERM)
+
+    def _end(self, name: str, how: signal.Signals) -> None:
         process = self.processes.pop(name)
-        process.kill()
-        process.wait()
+        process.send_signal(how)
+        process.wait(60)
         self.house.children.remove(process)
 
     def ready(self) -> None:
@@ -106,7 +113,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for name, customer in (("acme", "acme-corp"), ("acme-two", "acme-corp"), ("globex-one", "globex")):
         records.create(layouts.changed(layouts.standard(), tenant=name, customer=customer))
     hidden = {name: "" for name in os.environ if name.startswith("AWS_")}
-    given = {**hidden, "KEYSHIFT_PROJECT": str(root), "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_REGION": "eu-west-1"}
+    given = {
+        **hidden,
+        "KEYSHIFT_PROJECT": str(root),
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_REGION": "eu-west-1",
+    }
     made = Running(ConsoleHouse(folder, free_ports()), project, given)
     try:
         made.start("issuer")

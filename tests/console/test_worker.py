@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 import httpx
+import pytest
 from conftest import Running
 
 from console.orders import FAILED, Order
@@ -48,18 +49,23 @@ def test_an_order_taken_before_the_api_died_is_done_by_the_worker(running: Runni
         assert client.get(f"/api/v1/tenants/acme-two/operations/{order.id}").json()["state"] == "refused"
 
 
-def test_an_order_whose_worker_was_killed_is_done_by_the_next_one(running: Running) -> None:
+@pytest.mark.parametrize("how", ["killed", pytest.param("told to stop", marks=pytest.mark.every)])
+def test_an_order_whose_worker_ended_is_done_by_the_next_one(running: Running, how: str) -> None:
     if "worker" not in running.processes:
         running.start("worker")
     order = ask(running, "acme-two", {"kind": "check"})
     wait_for(lambda: running.orders.get(order.id).state != "queued", "the worker has to begin it")
-    running.kill("worker")
+    if how == "killed":
+        running.kill("worker")
+    else:
+        running.stop("worker")
     running.start("worker")
     wait_for(lambda: running.orders.get(order.id).ended_at, "what a dead worker held has to go to the next one")
     events = [name for _, name, _ in running.orders.events(order.id, 0)]
     assert events.count("end") == 1, "it may be tried again, it ends once"
 
 
+@pytest.mark.every
 def test_of_two_workers_under_one_id_one_is_refused(running: Running) -> None:
     if "worker" not in running.processes:
         running.start("worker")

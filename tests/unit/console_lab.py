@@ -52,7 +52,9 @@ class Lab:
         """A browser; signed in by the issuer's own pages if somebody is named."""
         client = TestClient(self.app, base_url=URL, follow_redirects=False, raise_server_exceptions=False)
         if subject is not None:
-            back = self.signed_by_issuer(client.get(f"/sign-in{'?fresh=1' if fresh else ''}").headers["location"], subject)
+            back = self.signed_by_issuer(
+                client.get(f"/sign-in{'?fresh=1' if fresh else ''}").headers["location"], subject
+            )
             assert client.get(back).status_code == 303
         return client
 

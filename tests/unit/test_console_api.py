@@ -160,7 +160,9 @@ def rotated(lab: Lab) -> str:
     """A tenant whose customer has rotated: paused, warned of, waiting. Returns the token."""
     key = Key(id="k1", state=KeyState.ACTIVE, arn=layouts.CUSTOMER_KEY, alias=ALIAS, material="m-1")
     layout = layouts.changed(lab.records.tenant("acme").layout, keys=(key,))
-    lab.advance(layouts.changed(layout, gate=Gate(jobs="closed", reason="the key was rotated", warnings=("rotated: confirm",))))
+    lab.advance(
+        layouts.changed(layout, gate=Gate(jobs="closed", reason="the key was rotated", warnings=("rotated: confirm",)))
+    )
     operation = lab.records.begin(
         lab.records.tenant("acme"), OperationKind.ROTATE, None, asked={"key": key.model_dump(mode="json")}
     )

@@ -46,8 +46,8 @@ BODIES: dict[str, list[tuple[dict[str, Any], Right]]] = {
     "/approval": [({}, Right.OWN)],
     "/withdrawal": [({}, Right.OWN)],
 }
-OWN_READS = frozenset({"/wrapping-key", "/wrapping-key.der"})
-"""What only makes sense for who then uploads."""
+READS = {"/wrapping-key": Right.OWN, "/wrapping-key.der": Right.OWN, "/archive": Right.DATA}
+"""What not everybody who may look may see."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def calls(lab: Lab) -> Iterator[tuple[str, str, dict[str, Any] | None, Right]]:
         ending = next((end for end in BODIES if path.endswith(end)), None)
         for method in methods:
             if method == "get":
-                right = Right.OWN if path.rpartition("{name}")[2] in OWN_READS else Right.READ
+                right = READS.get(path.rpartition("{name}")[2], Right.READ)
                 yield method, path, None, right
                 continue
             assert ending is not None, f"{path} is new: say in BODIES what it takes and which right it needs"
@@ -102,8 +102,8 @@ def test_what_is_another_customers_does_not_exist(lab: Lab, who: str) -> None:
 def test_a_role_is_refused_exactly_what_it_has_no_right_to(lab: Lab, who: str) -> None:
     role = lab.issuer.person(who).role
     allowed = {
-        "customer-admin": {Right.READ, Right.RUN, Right.OWN},
-        "customer-viewer": {Right.READ},
+        "customer-admin": {Right.READ, Right.DATA, Right.RUN, Right.OWN},
+        "customer-viewer": {Right.READ, Right.DATA},
         "vendor-operator": {Right.READ, Right.RUN},
     }[role]
     for method, path, body, right in calls(lab):

@@ -122,4 +122,6 @@ def test_settings_take_no_clear_text_address(tmp_path: Path) -> None:
     from migrate.errors import RefusedInput
 
     with pytest.raises(RefusedInput, match="https"):
-        from_environment({"KEYSHIFT_CONSOLE_URL": "http://console.example", "KEYSHIFT_CONSOLE_ISSUER": "https://i.example"})
+        from_environment(
+            {"KEYSHIFT_CONSOLE_URL": "http://console.example", "KEYSHIFT_CONSOLE_ISSUER": "https://i.example"}
+        )
