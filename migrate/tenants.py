@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from components import naming
-from migrate import archive, aws, check, events, placement
+from migrate import archive, check, events, placement
 from migrate.errors import RefusedInput, Waiting
 from migrate.files import private_folder, write_private
 from migrate.intake import Ids
