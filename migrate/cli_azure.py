@@ -9,7 +9,7 @@ from migrate.keys import byok
 from migrate.terminal import out, printed
 
 
-def key_wrap(  # noqa: PLR0913 - what the command line says
+def key_wrap(
     kek: Path, output: Path, key: Path | None, keep: Path | None, *, only_openssl: bool, as_json: bool
 ) -> None:
     """Wraps an RSA private key into a `.byok` file."""

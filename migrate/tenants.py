@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from components import naming
 from migrate import archive, check, events, placement
 from migrate.errors import RefusedInput, Waiting
