@@ -111,13 +111,13 @@ def openssl_lines(kek: KeyExchangeKey, file: Path, wrapped_to: Path = Path(WRAPP
     pem, out = shlex.quote(str(file)), shlex.quote(str(wrapped_to))
     head = json.dumps({"kid": kek.id, "alg": ALGORITHM, "enc": MECHANISM}, separators=(",", ":"))
     whole = f'{{"schema_version":"{SCHEMA}","header":{head},"ciphertext":"%s","generator":"openssl"}}'
+    options = "-pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha1 -pkeyopt rsa_mgf1_md:sha1"
+    between = "$(od -An -v -tx1 between.bin | tr -d ' \\n')"
     return (
         f"openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:{DEFAULT_BITS} -outform DER -out {TARGET_FILE}",
         "openssl rand -out between.bin 32",
-        f"openssl pkeyutl -encrypt -pubin -inkey {pem} -in between.bin -out between.wrapped "
-        "-pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha1 -pkeyopt rsa_mgf1_md:sha1",
-        "openssl enc -id-aes256-wrap-pad -iv A65959A6 -K $(od -An -v -tx1 between.bin | tr -d ' \\n') "
-        f"-in {TARGET_FILE} -out target.wrapped",
+        f"openssl pkeyutl -encrypt -pubin -inkey {pem} -in between.bin -out between.wrapped {options}",
+        f"openssl enc -id-aes256-wrap-pad -iv A65959A6 -K {between} -in {TARGET_FILE} -out target.wrapped",
         f"printf {shlex.quote(whole)} \"$(cat between.wrapped target.wrapped | base64 | tr -d '\\n=' | tr '+/' '-_')\" > {out}",
         f"openssl dgst -sha256 {out}",
     )
