@@ -132,5 +132,5 @@ def test_keys_roles_and_blobs_outlive_the_process(tmp_path: Path) -> None:
         again = azure.arm("GET", account["id"], api=STORAGE_API)
         assert current(again) == current(account)
         keys.update_key_properties("acme", enabled=False)
-        with pytest.raises(Exception, match="KeyVaultEncryptionKeyNotFound|unwrap the encryption key"):
+        with pytest.raises(Exception, match=r"KeyVaultEncryptionKeyNotFound|unwrap the encryption key"):
             blobs.get_blob_client("record").download_blob()
