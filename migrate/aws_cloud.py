@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -23,6 +23,12 @@ from migrate.live import Live
 from migrate.outage import passes_by_itself
 from migrate.progress import Report
 from migrate.queues import Pipe, SqsQueues
+from migrate.rekey import moves as rekeying
+from migrate.rekey.engine import Left, left_under
+
+if TYPE_CHECKING:
+    from migrate.moves import Moves
+    from migrate.operations import Move
 
 
 class AwsCloud:
@@ -93,6 +99,12 @@ class AwsCloud:
 
     def tidy(self, transfer: Transfer[Any]) -> None:
         engine.tidy(transfer)
+
+    def in_place(self, moves: Moves) -> dict[str, Callable[[Move], dict[str, Any]]]:
+        return {"rekey": partial(rekeying.rekey, moves), "drain": partial(rekeying.drain_old, moves)}
+
+    def left_under(self, storage: str, old: str, report: Report) -> Left:
+        return left_under(self.store(storage, "runner"), old, report)
 
     def as_operator(self, place: Any) -> Store:
         return Side(prepare(aws.client(self._live.operator, "s3")), place)
