@@ -79,7 +79,10 @@ class Azurite:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises AzuriteError."""
-        node, program = shutil.which("node"), paths.azurite_home() / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+        node, program = (
+            shutil.which("node"),
+            paths.azurite_home() / "node_modules" / "azurite" / "dist" / "src" / "azurite.js",
+        )
         if node is None:
             raise AzuriteError("node is missing: install it with `sudo apt-get install nodejs npm`, then `make setup`")
         if not program.exists():
@@ -87,7 +90,13 @@ class Azurite:
         place = self.folder / "azurite"
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         ports = [f"--{name}Port={port}" for name, port in self._ports()]
-        options = ["--silent", "--skipApiVersionCheck", "--disableTelemetry", "--disableProductStyleUrl", f"--location={place}"]
+        options = [
+            "--silent",
+            "--skipApiVersionCheck",
+            "--disableTelemetry",
+            "--disableProductStyleUrl",
+            f"--location={place}",
+        ]
         hosts = [f"--{name}Host={HOST}" for name, _ in self._ports()]
         self._process = subprocess.Popen(
             [node, "--max-old-space-size=512", program, *ports, *hosts, *options],
@@ -143,6 +152,7 @@ class Azurite:
         method: str,
         path: str,
         query: str = "",
+        *,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Reply:
@@ -171,7 +181,9 @@ class Azurite:
         standard = [headers.get(name, "") for name in _SIGNED]
         if headers["content-length"] == "0":
             standard[_SIGNED.index("content-length")] = ""
-        own = [f"{name}:{' '.join(value.split())}" for name, value in sorted(headers.items()) if name.startswith("x-ms-")]
+        own = [
+            f"{name}:{' '.join(value.split())}" for name, value in sorted(headers.items()) if name.startswith("x-ms-")
+        ]
         parameters: dict[str, list[str]] = {}
         for name, value in parse_qsl(query, keep_blank_values=True):
             parameters.setdefault(name.lower(), []).append(value)

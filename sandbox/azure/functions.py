@@ -130,7 +130,9 @@ class Apps:
         client = request.query.get("client_id", "")
         attached = [self.world.store.get("uami", each) or {} for each in apps[0].site["identities"]]
         if client not in {each.get("clientId") for each in attached}:
-            return json_response(400, {"statusCode": 400, "message": "No User Assigned or Delegated Managed Identity found"})
+            return json_response(
+                400, {"statusCode": 400, "message": "No User Assigned or Delegated Managed Identity found"}
+            )
         try:
             return json_response(200, self.directory.managed_identity_token(client, request.query.get("resource", "")))
         except AzureError as error:

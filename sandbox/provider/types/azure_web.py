@@ -67,7 +67,7 @@ def _common(found: Document) -> Properties:
 KINDS = {
     "AppServicePlan": kind(
         Arm(
-            token="azure-native:web:AppServicePlan",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:web:AppServicePlan",
             api=_API,
             path=_plan,
             body=_plan_body,
@@ -85,7 +85,7 @@ KINDS = {
     ),
     "WebApp": kind(
         Arm(
-            token="azure-native:web:WebApp",  # noqa: S106
+            token="azure-native:web:WebApp",
             api=_API,
             path=_site,
             body=_site_body,
@@ -101,7 +101,9 @@ KINDS = {
         partial=frozenset({"identity"}),
         same={"identity": is_same_identity, "serverFarmId": is_same_id},
         unread=frozenset({"siteConfig"}),
-        computed=frozenset({"clientAffinityEnabled", "enabled", "httpsOnly", "kind", "publicNetworkAccess", "reserved"}),
+        computed=frozenset(
+            {"clientAffinityEnabled", "enabled", "httpsOnly", "kind", "publicNetworkAccess", "reserved"}
+        ),
         volatile=frozenset({"state"}),
     ),
 }
