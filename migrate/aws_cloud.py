@@ -14,7 +14,7 @@ from migrate import aws
 from migrate.cloud import Role, WorkerProbe
 from migrate.copy import engine, preflight
 from migrate.copy.preflight import Preflight
-from migrate.copy.s3 import Side, StorageRef, called, prepare
+from migrate.copy.s3 import Side, StorageRef, called, in_s3, prepare
 from migrate.copy.store import Store
 from migrate.copy.tags import TagQueue
 from migrate.copy.transfer import CopyPass, Transfer
@@ -104,7 +104,7 @@ class AwsCloud:
         return {"rekey": partial(rekeying.rekey, moves), "drain": partial(rekeying.drain_old, moves)}
 
     def left_under(self, storage: str, old: str, report: Report) -> Left:
-        return left_under(self.store(storage, "runner"), old, report)
+        return left_under(in_s3(self._live.storage(storage)), old, report)
 
     def as_operator(self, place: Any) -> Store:
         return Side(prepare(aws.client(self._live.operator, "s3")), place)
