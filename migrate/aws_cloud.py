@@ -19,6 +19,7 @@ from migrate.copy.store import Store
 from migrate.copy.tags import TagQueue
 from migrate.copy.transfer import CopyPass, Transfer
 from migrate.errors import CloudError
+from migrate.freeze import REFUSED_WITHIN_SECONDS
 from migrate.live import Live
 from migrate.outage import passes_by_itself
 from migrate.progress import Report
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 
 class AwsCloud:
+    refused_within = REFUSED_WITHIN_SECONDS
+
     def __init__(self, live: Live) -> None:
         self._live = live
 

@@ -32,6 +32,8 @@ class Cloud(Protocol):
     """One tenant's side of a cloud, reached as its roles."""
 
     queues: Queues
+    refused_within: float
+    """Seconds in which a right that was taken away is gone everywhere, by the cloud's documents and some more."""
 
     def store(self, id: str, role: Role) -> Store:
         """A storage of the stack, as one of the tenant's roles."""

@@ -52,6 +52,9 @@ class _Fenced(SansIOHTTPPolicy[Any, Any]):
 
 
 class AzureCloud:
+    refused_within = 900.0
+    """Ten minutes for the removal of a role assignment. Azure RBAC, "Troubleshoot", "role assignment changes"."""
+
     def __init__(self, live: Live) -> None:
         self._live = live
         self._credentials: dict[str, TokenCredential] = {}
