@@ -97,14 +97,15 @@ def read(side: Store, key: str) -> bytes | None:
 class _Current:
     """What stands under a key: the condition for replacing it ("" where nothing does), its revision, its content.
 
-    `is_new`: nothing is known to have stood there before. `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive run.
+    `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive
+    run. `is_new`: nothing is known to have stood there before.
     """
 
     condition: str
     revision: int
     content: Any
-    is_new: bool = False
     carried: Mapping[str, str] = field(default_factory=dict)
+    is_new: bool = False
 
 
 def _store(side: Store, item: Record | Attachment, *, known: bool) -> Stored:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
@@ -15,7 +15,7 @@ from azure.storage.blob import ContainerClient
 from azure.storage.queue import QueueClient
 
 from components.audiences import WRITERS
-from migrate.azure import identity
+from migrate.azure import drain, identity
 from migrate.azure.errors import told
 from migrate.azure.queues import StorageQueues
 from migrate.cloud import Role, WorkerProbe
@@ -30,6 +30,11 @@ from migrate.errors import KeyUnavailable
 from migrate.live import Live
 from migrate.progress import Report
 from migrate.queues import Pipe
+from migrate.rekey.engine import Left
+
+if TYPE_CHECKING:
+    from migrate.moves import Moves
+    from migrate.operations import Move
 
 CHUNK = 4 * 1024 * 1024
 """What a download holds in memory, a thread."""
@@ -47,6 +52,9 @@ class _Fenced(SansIOHTTPPolicy[Any, Any]):
 
 
 class AzureCloud:
+    refused_within = 900.0
+    """Ten minutes for the removal of a role assignment. Azure RBAC, "Troubleshoot", "role assignment changes"."""
+
     def __init__(self, live: Live) -> None:
         self._live = live
         self._credentials: dict[str, TokenCredential] = {}
@@ -83,6 +91,13 @@ class AzureCloud:
             return {"source_authorization": f"Bearer {credential.get_token(identity.STORAGE).token}"}
 
         return BlobSide(container, place, right)
+
+    def in_place(self, moves: Moves) -> dict[str, Callable[[Move], dict[str, Any]]]:
+        """Nothing is re-keyed version by version: the account is pinned to another key by `up`."""
+        return {"drain": partial(drain.drain, moves)}
+
+    def left_under(self, storage: str, old: str, report: Report) -> Left:
+        return drain.left_under(self._live, storage, old, report)
 
     def as_operator(self, place: Any) -> Store:
         credential = identity.operator()

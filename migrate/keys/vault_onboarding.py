@@ -57,7 +57,7 @@ def onboard(  # noqa: PLR0913 - the customer's words, each by name
         )
     theirs = _named(vault, key, ours=stamp["vault_uri"])
     directory = _directory(directory)
-    held.refuse_foreign_keys([layout], {theirs.id, theirs.vault_uri})
+    held.refuse_foreign_keys([layout], also={theirs.id, theirs.vault_uri})
     says = directory_of(theirs.vault_uri)
     if says is not None and says != directory:
         raise RefusedInput(

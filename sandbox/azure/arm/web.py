@@ -13,9 +13,12 @@ _SITE = (
     "clientAffinityEnabled",
     "enabled",
     "httpsOnly",
+    "hyperV",
+    "isXenon",
     "keyVaultReferenceIdentity",
     "publicNetworkAccess",
     "reserved",
+    "scmSiteAlsoStopped",
     "serverFarmId",
     "siteConfig",
 )
@@ -29,7 +32,9 @@ _CONFIG = (
     "healthCheckPath",
     "http20Enabled",
     "linuxFxVersion",
+    "localMySqlEnabled",
     "minTlsVersion",
+    "netFrameworkVersion",
     "numberOfWorkers",
 )
 

@@ -23,9 +23,12 @@ _SITE = {
         "clientAffinityEnabled",
         "enabled",
         "httpsOnly",
+        "hyperV",
+        "isXenon",
         "keyVaultReferenceIdentity",
         "publicNetworkAccess",
         "reserved",
+        "scmSiteAlsoStopped",
         "serverFarmId",
         "siteConfig",
     )
@@ -102,7 +105,10 @@ KINDS = {
         same={"identity": is_same_identity, "serverFarmId": is_same_id},
         unread=frozenset({"siteConfig"}),
         computed=frozenset(
-            {"clientAffinityEnabled", "enabled", "httpsOnly", "kind", "publicNetworkAccess", "reserved"}
+            {
+                *("clientAffinityEnabled", "enabled", "httpsOnly", "hyperV", "isXenon", "kind", "publicNetworkAccess"),
+                *("reserved", "scmSiteAlsoStopped"),
+            }
         ),
         volatile=frozenset({"state"}),
     ),
