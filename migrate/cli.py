@@ -155,7 +155,9 @@ def key_request(
 def key_wrap(
     public_key: Annotated[Path, typer.Argument(help="The wrapping public key that the vendor sent.")],
     output: Annotated[Path, typer.Option("--out", help="Where to write the wrapped key.")] = Path("wrapped-key.bin"),
-    key: Annotated[Path | None, typer.Option(help="Your own key: 32 bytes, or an RSA private key; made when left out.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Your own key: 32 bytes, or an RSA private key; made when left out.")
+    ] = None,
     keep: Annotated[Path | None, typer.Option(help="Where to keep the plaintext key; needed to import again.")] = None,
     openssl: Annotated[bool, typer.Option("--openssl", help="Only print the same as openssl commands.")] = False,
     azure: Annotated[bool, typer.Option("--azure", help="An RSA key, as a .byok file for Azure Key Vault.")] = False,

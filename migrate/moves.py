@@ -66,7 +66,7 @@ class Moves:
         return {
             "key-material": self._key_material,
             "key-usable": self._key_usable,
-            "key-fit": lambda wait: confirmation.require_fit(self.live, wait.subject),
+            "key-fit": lambda wait: key_ops.of(self.live).require_fit(wait.subject),
             "confirmed": lambda _: confirmation.require_confirmed(self.operation.request, self.live.layout),
         }[wait.kind](wait)
 
@@ -116,7 +116,7 @@ class Moves:
         said = self.key_refusal(wait.subject)
         if said:
             raise KeyLost(self.live.layout.tenant, wait.subject, said)
-        confirmation.require_through_s3(self.live, wait.subject)
+        key_ops.of(self.live).require_in_storages(wait.subject)
         return {"key": self.live.cloud.key_id(wait.subject)}
 
     def key_refusal(self, key: str) -> str:

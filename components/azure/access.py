@@ -164,7 +164,7 @@ class Scopes:
     def of(self, grant: Grant, tenant: str) -> pulumi.Input[str]:
         if grant.right in SECRET_AUDIENCES:
             secret = naming.vault_secret(tenant, grant.unit, grant.right)
-            return pulumi.Output.from_input(self.vault).apply(lambda id: f"{id}/secrets/{secret}")
+            return pulumi.Output.from_input(self.vault).apply(lambda found: f"{found}/secrets/{secret}")
         if grant.right in BLOB_RIGHTS:
             return self.containers[grant.unit]
         queue, letters = self.queues[grant.unit]

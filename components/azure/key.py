@@ -152,6 +152,6 @@ def let_wrap(  # noqa: PLR0913 - whose key, by whom, all by name
         owner=owner,
         role=definition(subscription, KEY_ENCRYPTION_USER),
         principal_id=principal_id,
-        scope=pulumi.Output.from_input(vault_id).apply(lambda id: f"{id}/keys/{key_name}"),
+        scope=pulumi.Output.from_input(vault_id).apply(lambda found: f"{found}/keys/{key_name}"),
         opts=opts,
     )

@@ -74,8 +74,8 @@ class PipelineQueues(pulumi.ComponentResource):
                 opts=args.retention.options(self),
             )
         self.scopes = (
-            account.apply(lambda id: f"{id}/queueServices/default/queues/{self.queue}"),
-            account.apply(lambda id: f"{id}/queueServices/default/queues/{self.dead_letters}"),
+            account.apply(lambda found: f"{found}/queueServices/default/queues/{self.queue}"),
+            account.apply(lambda found: f"{found}/queueServices/default/queues/{self.dead_letters}"),
         )
         self.register_outputs({"queue": self.queue, "dead_letters": self.dead_letters})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from migrate.bindings import references
 from migrate.errors import RefusedInput
 from stacks.layout import Layout
 from stacks.record import TenantRecord
@@ -12,7 +13,7 @@ from stacks.record import TenantRecord
 def bound_elsewhere(held: Iterable[TenantRecord], layout: Layout, names: set[str]) -> str | None:
     """The tenant of another customer that holds one of these aliases or keys, or ever did; None if there is none."""
     for other in held:
-        theirs = {name for key in other.layout.keys for name in (key.alias, key.arn) if name}
+        theirs = references(other.layout)
         if other.layout.customer != layout.customer and theirs & names:
             return other.name
     return None

@@ -65,7 +65,9 @@ class KeyExchangeKey:
             key = serialization.load_pem_public_key(text[text.find(b"-----BEGIN") :])
         except ValueError as error:
             raise RefusedInput(
-                "the public key below the line `kid:` cannot be read", hint="take the file as it was sent", code="kek-unreadable"
+                "the public key below the line `kid:` cannot be read",
+                hint="take the file as it was sent",
+                code="kek-unreadable",
             ) from error
         if not isinstance(key, rsa.RSAPublicKey):
             raise RefusedInput("the public key is no RSA key", hint="take the file as it was sent", code="kek-kind")
@@ -85,9 +87,7 @@ class Wrapped:
 def wrap(kek: KeyExchangeKey, private_key: bytes | None = None) -> Wrapped:
     """Wrap an RSA private key (PEM or DER, without a password); without one, a new one is made. Raises RefusedInput."""
     key = rsa.generate_private_key(65537, DEFAULT_BITS) if private_key is None else _target(private_key)
-    der = key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     between = secrets.token_bytes(32)
     sha1 = hashes.SHA1()  # noqa: S303 - the specification's; OAEP does not rest on its being collision-free
     oaep = padding.OAEP(mgf=padding.MGF1(algorithm=sha1), algorithm=sha1, label=None)
@@ -111,13 +111,13 @@ def openssl_lines(kek: KeyExchangeKey, file: Path, wrapped_to: Path = Path(WRAPP
     pem, out = shlex.quote(str(file)), shlex.quote(str(wrapped_to))
     head = json.dumps({"kid": kek.id, "alg": ALGORITHM, "enc": MECHANISM}, separators=(",", ":"))
     whole = f'{{"schema_version":"{SCHEMA}","header":{head},"ciphertext":"%s","generator":"openssl"}}'
+    options = "-pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha1 -pkeyopt rsa_mgf1_md:sha1"
+    between = "$(od -An -v -tx1 between.bin | tr -d ' \\n')"
     return (
         f"openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:{DEFAULT_BITS} -outform DER -out {TARGET_FILE}",
         "openssl rand -out between.bin 32",
-        f"openssl pkeyutl -encrypt -pubin -inkey {pem} -in between.bin -out between.wrapped "
-        "-pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha1 -pkeyopt rsa_mgf1_md:sha1",
-        "openssl enc -id-aes256-wrap-pad -iv A65959A6 -K $(od -An -v -tx1 between.bin | tr -d ' \\n') "
-        f"-in {TARGET_FILE} -out target.wrapped",
+        f"openssl pkeyutl -encrypt -pubin -inkey {pem} -in between.bin -out between.wrapped {options}",
+        f"openssl enc -id-aes256-wrap-pad -iv A65959A6 -K {between} -in {TARGET_FILE} -out target.wrapped",
         f"printf {shlex.quote(whole)} \"$(cat between.wrapped target.wrapped | base64 | tr -d '\\n=' | tr '+/' '-_')\" > {out}",
         f"openssl dgst -sha256 {out}",
     )
@@ -157,7 +157,11 @@ def checked(file: bytes, kek: KeyExchangeKey) -> None:
 
 
 def _target(data: bytes) -> rsa.RSAPrivateKey:
-    load = serialization.load_pem_private_key if data.lstrip().startswith(b"-----BEGIN") else serialization.load_der_private_key
+    load = (
+        serialization.load_pem_private_key
+        if data.lstrip().startswith(b"-----BEGIN")
+        else serialization.load_der_private_key
+    )
     try:
         key = load(data, None)
     except (ValueError, TypeError) as error:

@@ -17,6 +17,7 @@ from migrate.keys.check import Alias, Came, Finding, Report, Ways, check, direct
 from migrate.live import Live
 from migrate.operations import Request
 from stacks.layout import KeyState, Layout, Mode
+from stacks.units import CUSTOMERS
 
 TOKEN_LENGTH = 16
 
@@ -140,11 +141,13 @@ def next_command(layout: Layout) -> str | None:
     if bound and layout.serves is None:
         return f"keyshift resume {name}"
     if bound and layout.mode is Mode.STANDARD:
-        return f"keyshift enable {name} --mode {Mode.BYOKMS}"
+        return f"keyshift enable {name} --mode {CUSTOMERS[layout.cloud]}"
     if bound and layout.mode is Mode.BYOK:
-        return f"keyshift change {name} --mode {Mode.BYOKMS}"
+        return f"keyshift change {name} --mode {CUSTOMERS[layout.cloud]}"
     if layout.mode is Mode.BYOKMS and not layout.keys:
         return f"keyshift key policy {name} --account NUMBER, then keyshift key onboard {name} --alias ARN"
+    if layout.mode is Mode.BYOKV and not layout.keys:
+        return f"keyshift key onboard {name} --vault URI --key NAME --directory ID"
     return None
 
 

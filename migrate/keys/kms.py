@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from migrate import aws
 from migrate.errors import RefusedInput
-from migrate.keys import imported, wrap
+from migrate.keys import confirmation, imported, wrap
 from migrate.keys.ops import Described, Filled, Requested
 from migrate.live import Live
 
@@ -60,6 +60,12 @@ class KmsKeys:
     def material(self, key: str) -> str | None:
         found = self._kms.describe_key(KeyId=self._live.key_arn(key))["KeyMetadata"]
         return None if found["KeyState"] == "PendingImport" else str(found.get("CurrentKeyMaterialId", ""))
+
+    def require_fit(self, key: str) -> dict[str, Any]:
+        return confirmation.require_fit(self._live, key)
+
+    def require_in_storages(self, key: str) -> None:
+        confirmation.require_through_s3(self._live, key)
 
     def enable(self, key: str, *, is_enabled: bool) -> None:
         call = self._kms.enable_key if is_enabled else self._kms.disable_key

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stacks.layout import Cloud
 
@@ -69,6 +69,14 @@ class KeyOps(Protocol):
         """What tells one upload from another; None while there is none."""
         ...
 
+    def require_fit(self, key: str) -> dict[str, Any]:
+        """Returns once a key of the customer's own may be taken into use, as far as can be told. Raises Waiting."""
+        ...
+
+    def require_in_storages(self, key: str) -> None:
+        """Every storage under a key of the customer's own really works with it. Raises Waiting."""
+        ...
+
     def enable(self, key: str, *, is_enabled: bool) -> None:
         """Puts the material of one key in or out of use, and of no other. Twice is once."""
         ...
@@ -82,5 +90,3 @@ def of(live: Live) -> KeyOps:
 
 def is_ours(live: Live, key: str) -> bool:
     return live.layout.key(key).arn is None
-
-

@@ -19,6 +19,7 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoun
 from azure.keyvault.keys import JsonWebKey, KeyClient, KeyProperties, KeyVaultKey
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from components.vault import VaultKey
 from migrate.azure import identity
 from migrate.azure.errors import explained
 from migrate.errors import CloudError, KeyshiftError, RefusedInput, Waiting
@@ -26,6 +27,7 @@ from migrate.files import private_folder, write_private
 from migrate.keys import byok
 from migrate.keys.byok import KeyExchangeKey
 from migrate.keys.ops import Described, Filled, Requested
+from migrate.keys.vault_onboarding import directory_of
 from migrate.live import Live
 
 VALID_FOR = timedelta(days=7)
@@ -92,7 +94,9 @@ class VaultKeys:
                 hint="ask for a new import request; the same key has to be wrapped again with its file",
                 code="import-token-expired",
             )
-        made = self._asked(f"importing the wrapped key into {self._slot(key)['name']}", lambda: self._import(key, wrapped, digest))
+        made = self._asked(
+            f"importing the wrapped key into {self._slot(key)['name']}", lambda: self._import(key, wrapped, digest)
+        )
         # Nothing may be imported with it again.
         self._asked(f"closing {kek.name}", lambda: self._keys.update_key_properties(kek.name, enabled=False))
         return Filled(material=str(made.properties.version), sha256=digest, already=False)
@@ -110,6 +114,26 @@ class VaultKeys:
     def material(self, key: str) -> str | None:
         found = self._version(key)
         return None if found is None else str(found.version)
+
+    def require_fit(self, key: str) -> dict[str, Any]:
+        """Only that the vault is still the bound directory's: whether it lets us in is tried by making the account."""
+        bound = self._live.layout.key(key)
+        if bound.arn is None:
+            return {"key": key}
+        vault_uri = VaultKey.parse(bound.arn).vault_uri
+        says = directory_of(vault_uri)
+        if says not in {None, bound.directory}:
+            raise Waiting(
+                f"the vault {vault_uri} belongs to the directory {says} now, not to {bound.directory}, to which {key} of "
+                f"tenant {self._live.layout.tenant} was bound",
+                waits_for="the vault of the customer to be theirs again",
+                hint=f"keyshift abort {self._live.layout.tenant}, then bind another: keyshift key onboard --help",
+                code="vault-of-another-directory",
+            )
+        return {"key": bound.arn, "directory": bound.directory, "is_proved": says is not None}
+
+    def require_in_storages(self, key: str) -> None:
+        """A storage account has asked the vault itself, when it was made and at each trial of the key."""
 
     def enable(self, key: str, *, is_enabled: bool) -> None:
         found = self._version(key)

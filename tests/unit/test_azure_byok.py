@@ -37,7 +37,7 @@ def unwrapped(file: bytes, ours: rsa.RSAPrivateKey) -> rsa.RSAPrivateKey:
     """As the vault does it."""
     text = json.loads(file)["ciphertext"]
     sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    oaep = padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None)  # noqa: S303
+    oaep = padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None)
     between = ours.decrypt(sealed[:512], oaep)
     key = serialization.load_der_private_key(keywrap.aes_key_unwrap_with_padding(between, sealed[512:]), None)
     assert isinstance(key, rsa.RSAPrivateKey)
