@@ -83,6 +83,7 @@ class AzureCloud:
             credential=credential,
             max_single_get_size=CHUNK,
             max_chunk_get_size=CHUNK,
+            transport=identity.transport(),
             **self._policies(),
         )
 

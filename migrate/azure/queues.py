@@ -22,9 +22,9 @@ class StorageQueues:
     client: Callable[[str], QueueClient] = field(repr=False)
 
     def counted(self, url: str) -> list[int]:
-        """One number: Storage counts what is being worked on with what waits, and never too low."""
+        """Storage counts what is being worked on and what is put off with what waits, and never too low."""
         with told(f"counting the messages of {url.rpartition('/')[2]}"):
-            return [self.client(url).get_queue_properties().approximate_message_count or 0]
+            return [self.client(url).get_queue_properties().approximate_message_count or 0, 0, 0]
 
     def give_back(self, letters: str, queue: str, most: int) -> int:
         with told("giving letters back"):

@@ -35,10 +35,11 @@ from ..edits_index import EditsIndex
 from ..elastic import Connection, Elastic
 from .blob import BlobObjects
 
-TOGETHER = 32
-"""The most that Get Messages gives at once."""
+TOGETHER = 16
+"""Get Messages gives 32 at most; fewer, so that a burst is shared by the loops."""
 HIDDEN_SECONDS = 300
 ATTEMPTS = 5
+LOOPS = 8
 IDLE_SECONDS = 1.0
 TICK_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -178,13 +179,22 @@ def main() -> None:
     queue, letters = (
         QueueClient(settings.queue_endpoint, name, credential=credential) for name in (settings.queue, settings.dlq)
     )
-    loop = Loop(queue, letters, lambda: _way(settings, credential, container), settings.takes_edits)
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.stop.set())
+        signal.signal(number, lambda *_: stop.set())
     if port := os.environ.get("PORT"):
         health = ThreadingHTTPServer(("", int(port)), _Health)
         threading.Thread(target=health.serve_forever, daemon=True).start()
-    loop.run()
+    # Each has a connection of its own to the search; one of them looks for edits.
+    loops = [
+        Loop(queue, letters, lambda: _way(settings, credential, container), settings.takes_edits and not number, stop)
+        for number in range(LOOPS)
+    ]
+    threads = [threading.Thread(target=loop.run) for loop in loops]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":
