@@ -6,6 +6,7 @@ WORKERS ?= 2
 VERBOSE ?=
 RECORDS ?=
 INPUT ?=
+CLOUD ?=
 JSON ?=
 
 BIN := .venv/bin
@@ -26,6 +27,7 @@ POLICIES := $(PYTEST) tests/unit/test_policies_*.py tests/policies $(or $(PYTEST
 QUICK_POLICIES := $(PYTEST) tests/policies -m "not every" $(PYTEST_ARGS)
 SANDBOX := $(PYTEST) tests/sandbox $(PYTEST_ARGS)
 FAULTS := $(PYTEST) tests/faults $(PYTEST_ARGS)
+CONSOLE := $(PYTEST) tests/console $(PYTEST_ARGS)
 SERVERS := $(PYTEST) tests/faults tests/sandbox $(PYTEST_ARGS)
 
 # Runs a tier and says how long it took, also when it fails.
@@ -37,14 +39,15 @@ define tier
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tour test unit policies sandbox-tests faults lint bench clean
+.PHONY: help setup demo tour console test test-console unit policies sandbox-tests faults lint bench clean
 
 help: ## this text
 	@echo "Targets"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s%s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
-	@echo "  RECORDS=n      demo, tour: how many records to make"
+	@echo "  RECORDS=n      demo, tour, console: how many records to make"
+	@echo "  CLOUD=azure    demo: on Azure instead of AWS"
 	@echo "  INPUT=folder   demo: your own records instead"
 	@echo "  JSON=1         demo, tour: end with JSON for machines; what it says on the way goes to stderr"
 	@echo "  PYTEST_ARGS=…  test, unit, policies, sandbox-tests, faults: more arguments for pytest"
@@ -59,16 +62,23 @@ setup: ## environment, engine, emulators, Elasticsearch; seconds when they are t
 	@"$(PYTHON)" -m engine.install $(if $(VERBOSE),--verbose)
 
 demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
-	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)") $(if $(JSON),--json)
+	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(CLOUD),--cloud "$(CLOUD)") $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)") $(if $(JSON),--json)
 
 tour: setup ## a tenant's whole life: rotated, moved, revoked, restored, removed, deleted
 	@$(WITH_VENV) $(BIN)/python -m sandbox.tour $(if $(RECORDS),--records "$(RECORDS)") $(if $(JSON),--json)
 
-test: setup ## lint, the unit tier, some policies in the engine, then the sandbox tier and the fault tier side by side
+console: setup ## the Archive Console on the sandbox, with the demo's tenant, until Ctrl-C
+	@$(WITH_VENV) $(BIN)/python -m sandbox.console $(if $(RECORDS),--records "$(RECORDS)")
+
+test: setup ## lint, the unit tier, some policies in the engine, the Console, then the sandbox tier and the fault tier side by side
 	$(call tier,lint,$(LINT))
 	$(call tier,unit,$(UNIT))
 	$(call tier,policies,$(QUICK_POLICIES))
+	$(call tier,console,$(CONSOLE) -m "not sandbox and not every")
 	$(call tier,sandbox and faults,$(SERVERS))
+
+test-console: setup ## the Console: its document, its processes, its pages in Chromium, a customer's way on the sandbox
+	$(call tier,console,$(CONSOLE))
 
 lint: setup ## ruff, pyright and the import rules
 	$(call tier,lint,$(LINT))

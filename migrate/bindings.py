@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sql
 
+from components.vault import VaultKey
 from migrate.errors import RefusedInput
 from stacks.layout import Layout
 from stacks.record import METADATA
@@ -26,8 +27,9 @@ KEY_OWNERS = sql.Table(
 
 
 def references(layout: Layout) -> set[str]:
-    """The customer's keys that a layout names. One that we made for a single tenant is not among them."""
-    return {reference for key in layout.keys for reference in (key.arn, key.alias) if reference}
+    """The customer's keys that a layout names, and their vaults. One that we made for a single tenant is not among them."""
+    named = {reference for key in layout.keys for reference in (key.arn, key.alias) if reference}
+    return named | {VaultKey.parse(key.arn).vault_uri for key in layout.keys if key.arn and key.directory}
 
 
 def owners(connection: sql.Connection, references: Iterable[str]) -> dict[str, str]:

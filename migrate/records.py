@@ -89,7 +89,15 @@ class Operation:
 
     @property
     def request(self) -> Request:
-        return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff, **self.asked)
+        waited = (found for found in self.results.values() if isinstance(found, dict) and found.get("filled"))
+        return Request(
+            operation=self.id,
+            kind=self.kind,
+            mode=self.mode,
+            cutoff=self.cutoff,
+            materials={found["filled"]: found["material"] for found in waited},
+            **self.asked,
+        )
 
     @property
     def aborts(self) -> str | None:

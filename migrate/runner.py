@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from components import naming
 from migrate import durable, elastic_cloud, failures, policing, unreadable
 from migrate import outage as outages
-from migrate.copy.preflight import require_movable, survey
+from migrate.copy.preflight import require_movable
 from migrate.durable import Outcome
 from migrate.errors import CloudError, Conflict, KeyLost, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from migrate.events import Scribe, Tell, step_names
@@ -104,11 +104,14 @@ class Runner:
         outputs = self.stack.outputs() if move else {}
         if move is None or move.storage is None or move.storage not in outputs.get("storages", {}):
             return None
-        source = Live(made.start, outputs).storage(move.storage)
+        live = Live(made.start, outputs)
+        source = live.storage(move.storage)
         target = next(unit for phase in made.phases for unit in phase.layout.storages if unit.id == move.target)
         prefix = naming.shared_prefix(self.tenant) if target.kind is StorageKind.SHARED else ""
         report = self._watched()
-        return asdict(require_movable(survey(source, prefix, report), source, f"keyshift {made.kind} {self.tenant}"))
+        return asdict(
+            require_movable(live.cloud.survey(source, prefix, report), source, f"keyshift {made.kind} {self.tenant}")
+        )
 
     def _watched(self) -> Callable[[Progress], None]:
         """Progress for whoever watches, of something that is no step of an operation."""

@@ -11,9 +11,17 @@ import hashlib
 import json
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,30}[a-z0-9]$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^k[1-9][0-9]*$")]
@@ -45,6 +53,10 @@ OFFERED: dict[Cloud, frozenset[Mode]] = {
 }
 
 
+SEARCHES_UNDER_CUSTOMER_KEYS = frozenset({Cloud.AWS})
+"""Elsewhere a search lies under Elastic Cloud's own key, and a new key of the customer makes no new search."""
+
+
 class KeyState(StrEnum):
     """`pending`: made, no material yet. `archived`: rotated away. `revoked`: access withdrawn."""
 
@@ -72,10 +84,12 @@ class _Frozen(BaseModel):
 
 
 class Key(_Frozen):
-    """A customer key. `arn`, `alias` and `material` are set only for a key that we do not make (byokms).
+    """A customer key. `arn` and `alias` are set only for a key that we do not make (byokms, byokv).
 
-    `alias` is the ARN that the customer gave, `arn` the key behind it when it was taken into use, and `material` the
-    id of the key material that was current then: a rotation changes one of the two. `release`: verdict under which
+    On AWS `alias` is the ARN that the customer gave and `arn` the key behind it when it was taken into use; on Azure
+    both are the key's identifier without a version, and `directory` is the customer's Entra tenant. `material` is the
+    id of the key material that was current then, on Azure the key's version: a rotation changes one of the two. Azure
+    alone knows it of a key of ours too, whose storage is pinned to it. `release`: verdict under which
     `protect` is lifted from a key that we made, at the end of its tenant. `archived_under`: the verdict that nothing is
     left under it.
     """
@@ -85,8 +99,15 @@ class Key(_Frozen):
     arn: str | None = None
     alias: str | None = None
     material: str | None = None
+    directory: str | None = None
     release: str | None = None
     archived_under: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a directory where there is none: a digest must not change by what a layout does not say."""
+        said = serialize(self)
+        return said if self.directory is not None else {k: v for k, v in said.items() if k != "directory"}
 
 
 class Storage(_Frozen):
