@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 from collections.abc import Mapping
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -22,11 +23,20 @@ LAMBDA_FUNCTION_NAME_LIMIT = 64
 EVENT_RULE_NAME_LIMIT = 64
 # https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html
 SECRET_NAME_LIMIT = 512
+# https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules: all of the next
+STORAGE_ACCOUNT_NAME_LIMIT = 24
+CONTAINER_NAME_LIMIT = 63
+STORAGE_QUEUE_NAME_LIMIT = 63
+VAULT_NAME_LIMIT = 24
+VAULT_KEY_NAME_LIMIT = 127
+WEB_APP_NAME_LIMIT = 60
+EVENT_SUBSCRIPTION_NAME_LIMIT = 64
 
 TENANT_NAME_MIN = 3
 TENANT_NAME_LIMIT = 32
 """What is left of a bucket name beside `keyshift-`, a storage's number and the eight digits, with some to spare."""
 
+_ASSIGNMENTS = uuid.UUID("5a1b6d0e-3f0f-4b5a-9d3c-2d1f0a6c8e47")
 _TENANT_NAME = re.compile(r"[a-z][a-z0-9-]*[a-z0-9]")
 
 # https://www.elastic.co/guide/en/cloud/current/ec-reference-regions.html: the oldest AWS regions carry no `aws-`
@@ -117,8 +127,65 @@ def secret(tenant: str, search: str, audience: str) -> str:
     return f"keyshift/{tenant}/{search}/{audience}"
 
 
-def vendor_key_alias(stamp: str) -> str:
-    return f"alias/keyshift-{stamp}"
+def vendor_key_alias(stamp: str, number: int = 1) -> str:
+    """Each of a stamp's vendor keys has an alias of its own; the first one's bears no number."""
+    return f"alias/keyshift-{stamp}" if number == 1 else f"alias/keyshift-{stamp}-{number}"
+
+
+# Azure. Accounts, vaults and web apps have names that are global, so digits keep them from being taken by a stranger.
+
+
+def resource_group(stack: str) -> str:
+    return f"keyshift-{stack}"
+
+
+def shared_account(*, stamp: str, subscription: str) -> str:
+    """Letters and digits only, as an account's name must be."""
+    return f"ksstamp{stamp.rpartition('-')[2]}{_digits(subscription, stamp)}"
+
+
+def dedicated_account(*, tenant: str, storage: str, subscription: str) -> str:
+    return f"ks{storage}{tenant.replace('-', '')[:8]}{_digits(subscription, tenant)}"
+
+
+def container(tenant: str, storage: str) -> str:
+    """The tenant's entity. With the storage's number: the name of a container that is being deleted is blocked."""
+    return f"{tenant}-{storage}"
+
+
+def vault(*, prefix: str, stamp: str, subscription: str) -> str:
+    return f"{prefix}-{_digits(subscription, stamp)}"
+
+
+def vault_key(tenant: str) -> str:
+    """One key a tenant, of which each upload is a version."""
+    return f"keyshift-{tenant}"
+
+
+def wrapping_key(tenant: str, key: str) -> str:
+    return f"keyshift-{tenant}-{key}-kek"
+
+
+def vault_secret(tenant: str, search: str, audience: str) -> str:
+    return f"keyshift-{tenant}-{search}-{audience}"
+
+
+def web_app(*, tenant: str, pipeline: str, subscription: str) -> str:
+    return f"keyshift-{tenant}-{pipeline}-{_digits(subscription, tenant)}"
+
+
+def system_topic(tenant: str, storage: str) -> str:
+    return f"keyshift-{tenant}-{storage}"
+
+
+def resource_id(kind: str, name: str, *, subscription: str, group: str) -> str:
+    """What Azure will call it: known before it is made, so that a preview can judge a right to it."""
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/{kind}/{name}"
+
+
+def assignment(*parts: str) -> str:
+    """The name of a role assignment or definition, which has to be a GUID: the same for the same words."""
+    return str(uuid.uuid5(_ASSIGNMENTS, "/".join(parts)))
 
 
 def elastic_region(cloud: str, region: str) -> str:

@@ -1,7 +1,7 @@
 """What a search gets: an Elasticsearch deployment, its index of records and the credentials to it.
 
-The same on every cloud; only the secret store is AWS's. `pulumi_elasticstack` is unmaintained and
-stays behind this file.
+The same on every cloud; where its credentials are kept is the cloud's own. `pulumi_elasticstack` is
+unmaintained and stays behind this file.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pulumi
-import pulumi_aws as aws
 import pulumi_ec as ec
 import pulumi_elasticstack as elasticstack
 
@@ -37,24 +36,35 @@ from components.index import (
 )
 from components.retention import Retention
 
-STACK_VERSION = "8.19.0"
 TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
+
+
+class KeepSecret(Protocol):
+    """Makes a secret of that logical and physical name in the cloud's own store."""
+
+    def __call__(self, logical: str, name: str, value: pulumi.Output[str], opts: pulumi.ResourceOptions) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchDeploymentArgs:
     """`encryption_key_path` is a key ARN, never an alias: behind an alias Elastic re-wraps by itself.
 
-    None leaves the deployment under Elastic's own key. `labels` say whose it is: tenant, customer, mode, key, unit.
+    None leaves the deployment under Elastic's own key. `stays_under_its_key`: made under it, and another one given later
+    is left alone, because Elastic could only replace the deployment. `secret_names`: by audience, as `keep_secret` takes
+    them. `labels` say whose it is: tenant, customer, mode, key, unit.
     """
 
     id: str
     tenant: str
     cloud: str
     region: str
+    version: str
     encryption_key_path: pulumi.Input[str] | None
     labels: Mapping[str, str]
     retention: Retention
+    secret_names: Mapping[str, str]
+    keep_secret: KeepSecret
+    stays_under_its_key: bool = False
 
 
 class SearchDeployment(pulumi.ComponentResource):
@@ -62,11 +72,13 @@ class SearchDeployment(pulumi.ComponentResource):
 
     deployment_id: pulumi.Output[str]
     endpoint: pulumi.Output[str]
+    key_arn: pulumi.Output[str | None]
 
     def __init__(self, name: str, args: SearchDeploymentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("keyshift:search:SearchDeployment", name, None, opts)
         deployment = self._deployment(args)
         self.deployment_id = deployment.id
+        self.key_arn = deployment.encryption_key_path
         # With the id, which nobody knows before the deployment is made: a preview may return the block
         # half filled, and an endpoint that is planned as missing would contradict the update.
         self.endpoint = pulumi.Output.all(deployment.id, deployment.elasticsearch.https_endpoint).apply(_endpoint)
@@ -89,7 +101,14 @@ class SearchDeployment(pulumi.ComponentResource):
             "archive": {"api_key": reader.encoded},
         }
         for audience in SECRET_AUDIENCES:
-            self._secret(args, audience, {"endpoint": self.endpoint, **credentials[audience]})
+            args.keep_secret(
+                f"{args.id}-{audience}-secret",
+                args.secret_names[audience],
+                pulumi.Output.secret(
+                    pulumi.Output.json_dumps({"endpoint": self.endpoint, **credentials[audience]}, sort_keys=True)
+                ),
+                pulumi.ResourceOptions(parent=self, protect=args.retention.protect),
+            )
         self.register_outputs({"deployment_id": self.deployment_id, "endpoint": self.endpoint})
 
     def _deployment(self, args: SearchDeploymentArgs) -> ec.Deployment:
@@ -97,14 +116,17 @@ class SearchDeployment(pulumi.ComponentResource):
             f"{args.id}-deployment",
             name=naming.deployment(args.tenant, args.id),
             region=naming.elastic_region(args.cloud, args.region),
-            version=STACK_VERSION,
+            version=args.version,
             deployment_template_id=TEMPLATES[args.cloud],
             encryption_key_path=args.encryption_key_path,
             elasticsearch=ec.DeploymentElasticsearchArgs(
                 hot=ec.DeploymentElasticsearchHotArgs(autoscaling=ec.DeploymentElasticsearchHotAutoscalingArgs())
             ),
             tags=naming.tags(args.labels, separator="-"),
-            opts=args.retention.options(self),
+            opts=pulumi.ResourceOptions.merge(
+                args.retention.options(self),
+                pulumi.ResourceOptions(ignore_changes=["encryptionKeyPath"] if args.stays_under_its_key else []),
+            ),
         )
 
     def _index(self, args: SearchDeploymentArgs, index: _Index, inside: pulumi.ResourceOptions) -> None:
@@ -155,22 +177,6 @@ class SearchDeployment(pulumi.ComponentResource):
             for audience, descriptor in API_KEYS.items()
         )
         return writer, reader
-
-    def _secret(self, args: SearchDeploymentArgs, audience: str, values: Mapping[str, pulumi.Input[str]]) -> None:
-        kept = pulumi.ResourceOptions(parent=self, protect=args.retention.protect)
-        secret = aws.secretsmanager.Secret(
-            f"{args.id}-{audience}-secret",
-            name=naming.secret(args.tenant, args.id, audience),
-            # Nothing to recover once the deployment is gone; a kept one would block the name of a new tenant.
-            recovery_window_in_days=0,
-            opts=kept,
-        )
-        aws.secretsmanager.SecretVersion(
-            f"{args.id}-{audience}-secret-version",
-            secret_id=secret.id,
-            secret_string=pulumi.Output.secret(pulumi.Output.json_dumps(dict(values), sort_keys=True)),
-            opts=kept,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

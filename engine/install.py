@@ -1,9 +1,9 @@
-"""Sets up a work tree: Python packages, emulators, the Pulumi engine, Elasticsearch.
+"""Sets up a work tree: Python packages, emulators, the Pulumi engine, Elasticsearch, Azurite.
 
 Runs on any Python ≥ 3.11 with its standard library, before there is an environment. Each step is
 keyed by what goes into it and does nothing if that is done; it fills a folder beside its place and
 moves it there whole, so that an interrupted set-up leaves nothing half made. Whatever is fetched
-is pinned by hash: packages by their lock, Go modules by go.sum, Elasticsearch by SHA-512.
+is pinned by hash: packages by their locks, Go modules by go.sum, Elasticsearch by SHA-512.
 
 Exit codes: 0 done, 1 a step failed, 2 a tool is missing (its name and the command that installs it
 are said).
@@ -38,6 +38,7 @@ GO_MINIMUM = (1, 21)
 """From here on Go fetches the toolchain that go.mod asks for by itself."""
 
 JAVA_MINIMUM = (17,)
+NODE_MINIMUM = (20,)
 INSTALLER_LIMIT = 180
 """Seconds for Pulumi's own installer. Where there is no way to it, it is refused in the first few."""
 
@@ -88,6 +89,7 @@ class Tool:
 
 GO = Tool("go", ("go", "version"), "go version go", GO_MINIMUM, "golang-go", "go")
 JAVA = Tool("java", ("java", "-version"), 'version "', JAVA_MINIMUM, "default-jre-headless", "openjdk")
+NODE = Tool("node", ("node", "--version"), "v", NODE_MINIMUM, "nodejs npm", "node")
 MAVEN = Tool("mvn", ("mvn", "--version"), "Apache Maven ", (3,), "maven", "maven")
 
 
@@ -458,6 +460,31 @@ def unpack(archive: Path, target: Path) -> None:
             place.chmod(member.external_attr >> 16 & 0o777 or 0o644)
 
 
+# Azurite
+
+
+def azurite(session: Session) -> None:
+    """Installs the storage emulator of the sandbox's Azure half from its lock.
+
+    Without Node there is none and the rest works: what needs it says so.
+    """
+    home = paths.azurite_home()
+    if home.exists():
+        say("azurite", "the sandbox's Azure half has its storage")
+        return
+    if not enough(version_of(NODE.version, NODE.before), NODE.minimum) or shutil.which("npm") is None:
+        command = f"brew install {NODE.brew}" if sys.platform == "darwin" else f"sudo apt-get install {NODE.apt}"
+        say("azurite", f"left out: {NODE.label} is missing; for the Azure half, `{command}`, then `make setup` again")
+        return
+    say("azurite", "installing it from its lock")
+    recipe = session.tree / "requirements" / "azurite"
+    with building(home) as fresh:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(recipe / name, fresh / name)
+        quiet = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund"]
+        run(session, ["npm", "ci", *quiet], cwd=fresh)
+
+
 # All of it
 
 
@@ -468,6 +495,7 @@ def setup(session: Session) -> None:
         environment(session, "emulators", paths.emulator_home(), locks / "sandbox.txt")
         engine(session)
         elasticsearch(session)
+        azurite(session)
     # A relative file backend is not made by the engine: it would make one in every folder it is called from.
     (session.tree / ".keyshift" / "pulumi").mkdir(parents=True, exist_ok=True)
     if session.verbose:
@@ -475,6 +503,7 @@ def setup(session: Session) -> None:
         say("engine", str((session.venv / "bin" / "pulumi").resolve()))
         say("emulators", str(paths.emulator_python()))
         say("search", str(paths.elasticsearch_home()))
+        say("azurite", str(paths.azurite_home()))
 
 
 def main() -> int:

@@ -40,6 +40,12 @@ def emulator_home() -> Path:
     return cache_dir() / "emulators" / content_key(TREE / "requirements" / "sandbox.txt")
 
 
+def azurite_home() -> Path:
+    """The folder in whose `node_modules` Azurite is, the storage emulator of the sandbox's Azure half."""
+    recipe = TREE / "requirements" / "azurite"
+    return cache_dir() / "azurite" / content_key(recipe / "package.json", recipe / "package-lock.json")
+
+
 def built_engine_home() -> Path:
     """The folder of a CLI that was built from Pulumi's Go module, with our Python host beside it."""
     recipe = TREE / "engine" / "go"

@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +20,9 @@ from typing import IO, Any
 from urllib.parse import quote
 
 import orjson
-from botocore.exceptions import ClientError
 
 from components.worker.annotations import CARRIED
-from migrate.aws import code_of, explained, is_about_a_key, status_of
-from migrate.copy.s3 import Side, called, list_versions
+from migrate.copy.store import Content, Store
 from migrate.errors import Conflict
 from migrate.intake import Attachment, Ids, Record, items, survey
 from migrate.pool import in_threads
@@ -59,7 +57,7 @@ class Imported:
     by_type: Mapping[str, int]
 
 
-def import_path(side: Side, path: Path, ids: Ids, report: Report, *, threads: int = THREADS) -> Imported:
+def import_path(side: Store, path: Path, ids: Ids, report: Report, *, threads: int = THREADS) -> Imported:
     """Load NDJSON, CSV, attachments, or a folder or zip of them, as the Archive service would.
 
     Everything is read and checked first; one broken record and nothing is loaded (RefusedInput).
@@ -77,40 +75,19 @@ def import_path(side: Side, path: Path, ids: Ids, report: Report, *, threads: in
     return Imported(found.records, found.attachments, **counts, bytes=meter.now.bytes, by_type=found.by_type)
 
 
-def write_record(side: Side, type: str, id: str, data: Mapping[str, Any]) -> Stored:
+def write_record(side: Store, type: str, id: str, data: Mapping[str, Any]) -> Stored:
     """Archive one record, as a job does. The same data again changes nothing."""
     return _store(side, Record(type, id, data, where=f"{type}/{id}"), known=True)
 
 
-def delete_record(side: Side, type: str, id: str) -> None:
-    """Delete a record: a delete marker on top of its versions."""
-    key = Record(type, id, {}, where="").key
-    called(f"deleting {key}", side.s3.delete_object, Bucket=side.storage.bucket, Key=side.storage.prefix + key)
+def delete_record(side: Store, type: str, id: str) -> None:
+    """Delete a record; where the storage keeps versions they stay, below a marker."""
+    side.remove(Record(type, id, {}, where="").key)
 
 
-def read(side: Side, key: str) -> bytes | None:
-    """The bytes of an object below the prefix, or None if there is none now. Raises ClientError as S3 gave it."""
-    try:
-        answer = side.s3.get_object(Bucket=side.storage.bucket, Key=side.storage.prefix + key)
-    except ClientError as error:
-        if _is_absent(side, key, error):
-            return None
-        raise
-    with closing(answer["Body"]) as body:
-        return body.read()
-
-
-def _is_absent(side: Side, key: str, error: ClientError) -> bool:
-    """Whether a read failed because there is no object now.
-
-    S3 answers 403 instead of 404 to a role that may list one prefix only (API_GetObject, Permissions).
-    """
-    if status_of(error) == 404:
-        return True
-    if status_of(error) != 403 or is_about_a_key(error):
-        return False
-    newest = next((entry for entry in list_versions(side, key) if entry.key == key), None)
-    return newest is None or newest.is_delete_marker
+def read(side: Store, key: str) -> bytes | None:
+    """The bytes of an object, or None if there is none now. Raises CloudError, KeyUnavailable where its key is lost."""
+    return side.read_now(key, lambda content: b"".join(content.chunks))
 
 
 # one object -----------------------------------------------------------------------------------
@@ -118,29 +95,30 @@ def _is_absent(side: Side, key: str, error: ClientError) -> bool:
 
 @dataclass(frozen=True)
 class _Current:
-    """What stands under a key: the condition for replacing it, its revision, its content if there is one.
+    """What stands under a key: the condition for replacing it ("" where nothing does), its revision, its content.
 
-    `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive run.
+    `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive
+    run. `is_new`: nothing is known to have stood there before.
     """
 
-    condition: Mapping[str, str]
+    condition: str
     revision: int
     content: Any
     carried: Mapping[str, str] = field(default_factory=dict)
+    is_new: bool = False
 
 
-def _store(side: Side, item: Record | Attachment, *, known: bool) -> Stored:
+def _store(side: Store, item: Record | Attachment, *, known: bool) -> Stored:
     """Write what is not there yet. `known`: the key has had a version, so what stands there is read first."""
     content = _data(item)
-    fresh = _Current({"IfNoneMatch": "*"}, 0, None)
+    fresh = _Current("", side.counts_from, None, is_new=True)
     for attempt in range(ATTEMPTS):
         current = _current(side, item) if known or attempt else fresh
         if current.content == content:
             return Stored(item.key, UNCHANGED, current.revision, 0)
         size = _put(side, item, current)
         if size is not None:
-            revision = current.revision + 1
-            return Stored(item.key, CREATED if revision == 1 else UPDATED, revision, size)
+            return Stored(item.key, CREATED if current.is_new else UPDATED, current.revision + 1, size)
     raise Conflict(
         f"{side.storage}{item.key} was changed by someone else {ATTEMPTS} times while it was written",
         hint="see which other job writes it, then run this again",
@@ -156,40 +134,22 @@ def _data(item: Record | Attachment) -> Any:
         return _sha256(file)
 
 
-def _current(side: Side, item: Record | Attachment) -> _Current:
-    place = {"Bucket": side.storage.bucket, "Key": side.storage.prefix + item.key}
-    try:
-        answer = side.s3.get_object(**place, ChecksumMode="ENABLED")
-    except ClientError as error:
-        if _is_absent(side, item.key, error):
-            return _Current({"IfNoneMatch": "*"}, _last_revision(side, item.key), None)
-        raise explained(error, f"reading {side.storage}{item.key}") from error
-    with closing(answer["Body"]) as body:
-        content = orjson.loads(body.read())["data"] if isinstance(item, Record) else _stored_sha256(answer, body)
-    metadata = answer["Metadata"]
-    carried = {name: metadata[name] for name in CARRIED if name in metadata}
-    return _Current({"IfMatch": answer["ETag"]}, int(metadata["revision"]), content, carried)
+def _current(side: Store, item: Record | Attachment) -> _Current:
+    def made(content: Content) -> _Current:
+        if isinstance(item, Record):
+            held = orjson.loads(b"".join(content.chunks))["data"]
+        else:
+            held = content.sha256 or _base64_sha256(content.chunks)
+        carried = {name: content.metadata[name] for name in CARRIED if name in content.metadata}
+        return _Current(content.condition, int(content.metadata["revision"]), held, carried=carried)
+
+    if (found := side.read_now(item.key, made)) is not None:
+        return found
+    last = side.last_revision(item.key)
+    return _Current("", side.counts_from if last is None else last, None, is_new=last is None)
 
 
-def _stored_sha256(answer: Mapping[str, Any], body: Any) -> str:
-    stored = answer.get("ChecksumSHA256")
-    if stored and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT":
-        return stored
-    return _base64_sha256(body.iter_chunks(CHUNK))
-
-
-def _last_revision(side: Side, key: str) -> int:
-    """The revision that a deleted object had, 0 if there never was one."""
-    for entry in list_versions(side, key):
-        if entry.key != key:
-            break
-        if not entry.is_delete_marker:
-            place = {"Bucket": side.storage.bucket, "Key": side.storage.prefix + key, "VersionId": entry.version_id}
-            return int(called(f"reading {side.storage}{key}", side.s3.head_object, **place)["Metadata"]["revision"])
-    return 0
-
-
-def _put(side: Side, item: Record | Attachment, current: _Current) -> int | None:
+def _put(side: Store, item: Record | Attachment, current: _Current) -> int | None:
     """Write the next revision; the number of bytes, or None if the key was changed in between."""
     revision = current.revision + 1
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -198,30 +158,14 @@ def _put(side: Side, item: Record | Attachment, current: _Current) -> int | None
         facts = {"type": item.type, "id": item.id, "archived_at": now, "revision": revision, "data": item.data}
         metadata |= {"type": quote(item.type, safe=""), "id": quote(item.id, safe="")}
         body = orjson.dumps(facts)
-        return _sent(side, item.key, metadata, current, body, hashed=_base64_sha256([body]), size=len(body))
+        hashed, size = _base64_sha256([body]), len(body)
+        is_written = side.write(item.key, body, metadata, condition=current.condition, sha256=hashed, size=size)
+        return size if is_written else None
     with item.open() as body:
         hashed = _sha256(body)
         body.seek(0)
-        return _sent(side, item.key, metadata, current, body, hashed=hashed, size=item.size)
-
-
-def _sent(  # noqa: PLR0913 - the parts of one request
-    side: Side, key: str, metadata: Mapping[str, str], current: _Current, body: Any, *, hashed: str, size: int
-) -> int | None:
-    try:
-        side.s3.put_object(
-            Bucket=side.storage.bucket,
-            Key=side.storage.prefix + key,
-            Body=body,
-            Metadata=metadata,
-            ChecksumSHA256=hashed,
-            **current.condition,
-        )
-    except ClientError as error:
-        if status_of(error) in {404, 409, 412} and code_of(error) != "NoSuchBucket":
-            return None
-        raise explained(error, f"archiving {side.storage}{key}") from error
-    return size
+        is_written = side.write(item.key, body, metadata, condition=current.condition, sha256=hashed, size=item.size)
+        return item.size if is_written else None
 
 
 def _sha256(file: IO[bytes]) -> str:
@@ -246,12 +190,12 @@ class _Taken:
 
 
 @contextmanager
-def _taken(side: Side) -> Iterator[_Taken]:
+def _taken(side: Store) -> Iterator[_Taken]:
     database = sqlite3.connect("", isolation_level=None)
     try:
         database.execute("CREATE TABLE taken (key TEXT PRIMARY KEY) WITHOUT ROWID")
         database.execute("BEGIN")
-        database.executemany("INSERT OR IGNORE INTO taken VALUES (?)", ((entry.key,) for entry in list_versions(side)))
+        database.executemany("INSERT OR IGNORE INTO taken VALUES (?)", ((entry.key,) for entry in side.list_versions()))
         yield _Taken(database)
     finally:
         database.close()

@@ -15,23 +15,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from migrate import aws
-from migrate.aws import code_of, status_of
 from migrate.copy.manifest import Manifest, Row, Where
 from migrate.copy.merkle import MerkleProofs, MerkleRoot, root_of
 from migrate.copy.purge import residue
-from migrate.copy.s3 import Side, StorageRef, describe, list_versions, prepare
+from migrate.copy.store import Place, Store
 from migrate.copy.verify import hash_of, leaf
-from migrate.errors import CloudError, RefusedInput, VerificationFailed
+from migrate.errors import NEVER_MADE, NOT_THERE, CloudError, RefusedInput, VerificationFailed
 from migrate.index.documents import Documents, Pair
 from migrate.index.scan import scan
 from migrate.live import Live
 from migrate.log import Log
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
-from migrate.rekey.engine import left_under
 from migrate.rekey.moves import DRAINED
 from migrate.verdict import Verdict, VerdictKind
 
@@ -106,18 +101,11 @@ class _Job:
     def says(self, result: str, because: str, **more: Any) -> Check:
         return Check(self.verdict.id, str(self.verdict.kind), result, because, **more)
 
-    def unit_at(self, storage: StorageRef) -> str | None:
+    def unit_at(self, storage: Place) -> str | None:
         """The storage of the layout that lies at this place now, if any."""
         found = self.live.outputs.get("storages", {})
         alive = {unit.id for unit in self.live.layout.storages}
-        return next(
-            (
-                id
-                for id, unit in found.items()
-                if id in alive and (unit["bucket"], unit["prefix"]) == (storage.bucket, storage.prefix)
-            ),
-            None,
-        )
+        return next((id for id in found if id in alive and str(self.live.storage(id).storage) == str(storage)), None)
 
 
 # a copy, an untouched source ------------------------------------------------------------------
@@ -130,7 +118,7 @@ def _storage(job: _Job, where: Where = Where.TARGET) -> Check:
         return job.says(SUPERSEDED, f"{place} is not the tenant's any more; a later verdict covers what took its place")
     side = job.live.storage(unit)
     meter = Meter(job.report, Progress(move="list", objects_total=job.manifest.totals().versions))
-    found = job.manifest.compare(where, list_versions(side), meter.add, with_purged=True)
+    found = job.manifest.compare(where, side.list_versions(), meter.add, with_purged=True)
     root, wrong, streamed = _recomputed(job, side, where)
     facts = {"storage": unit, "versions": job.manifest.totals().versions, "streamed": streamed, "merkle_root": root}
     later = {"new versions": found.unknown}
@@ -149,7 +137,7 @@ def _storage(job: _Job, where: Where = Where.TARGET) -> Check:
 _LATER = "is there, but not in the manifest"
 
 
-def _recomputed(job: _Job, side: Side, where: Where) -> tuple[str, list[str], int]:
+def _recomputed(job: _Job, side: Store, where: Where) -> tuple[str, list[str], int]:
     """The Merkle root over what lives at one side now, what differs, and how many versions had to be read."""
     root, wrong, streamed = MerkleRoot(), list[str](), 0
     totals = job.manifest.totals()
@@ -169,18 +157,18 @@ def _recomputed(job: _Job, side: Side, where: Where) -> tuple[str, list[str], in
     return root.hex(), wrong, streamed
 
 
-def _lives(side: Side, where: Where, row: Row) -> Row | None:
+def _lives(side: Store, where: Where, row: Row) -> Row | None:
     """The row as it would be written now, None if there is no such version. A marker's place says the listing."""
     if row.is_delete_marker:
         return row
     version_id = row.version_id if where is Where.SOURCE else row.target_version_id or ""
     try:
-        found = describe(side, row.key, version_id)
+        found = side.describe(row.key, version_id)
         checksum = found.checksum
         if row.checksum is not None and row.checksum.startswith(STREAMED):
             checksum = hash_of(side, row.key, version_id)
     except CloudError as error:
-        if error.__cause__ is not None and status_of(error.__cause__) == 404:
+        if error.cloud_code in NOT_THERE:
             return None
         raise
     return replace(row, size=found.size, checksum=checksum if row.checksum is not None else None)
@@ -237,8 +225,8 @@ def _judged(pair: Pair, is_deleted: Callable[[Pair], bool]) -> str:
     return "as they were" if same else "is of another revision or has another hash"
 
 
-def _is_deleted(side: Side, key: str) -> bool:
-    newest = next((entry for entry in list_versions(side, key) if entry.key == key), None)
+def _is_deleted(side: Store, key: str) -> bool:
+    newest = next((entry for entry in side.list_versions(key) if entry.key == key), None)
     return newest is None or newest.is_delete_marker
 
 
@@ -257,12 +245,12 @@ def _purge(job: _Job) -> Check:
     if unit is not None and unit != job.verdict.subject:
         return job.says(SUPERSEDED, f"{place} was taken into use again, as {unit}")
     # As the operator: the tenant's own roles have lost the place that was dropped.
-    side = Side(prepare(aws.client(job.live.operator, "s3")), place)
+    side = job.live.cloud.as_operator(place)
     try:
         left = residue(side)
     except CloudError as error:
-        if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchBucket":
-            return job.says(HOLDS, f"the bucket {place.bucket} is gone")
+        if error.cloud_code in NEVER_MADE:
+            return job.says(HOLDS, f"{place} is gone")
         raise
     facts = {"storage": str(place), **vars(left), "snapshots": job.verdict.details.get("snapshots", "not asked for")}
     if not left.none:
@@ -279,7 +267,7 @@ def _drained(job: _Job) -> Check:
     unit = job.unit_at(place)
     if unit is None:
         return job.says(SUPERSEDED, f"{place} is not the tenant's any more; a later verdict covers what took its place")
-    found = left_under(job.live.storage(unit), old, job.report)
+    found = job.live.cloud.left_under(unit, old, job.report)
     facts = {"storage": unit, "key": old, "versions": found.versions, "under it": found.count}
     if found.count:
         because = f"{found.count} of {found.versions} versions in {unit} are under {old}"

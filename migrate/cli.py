@@ -15,6 +15,7 @@ import structlog
 import typer
 
 from migrate import (
+    cli_azure,
     cli_backup,
     cli_byokms,
     cli_fleet,
@@ -25,6 +26,7 @@ from migrate import (
     cli_revoke,
     cli_rotate,
     cli_stamp,
+    cli_upgrade,
     cli_watch,
     failures,
     show,
@@ -152,14 +154,20 @@ def key_request(
 
 @key_app.command("wrap")
 def key_wrap(
-    public_key: Annotated[Path, typer.Argument(help="The wrapping public key that the vendor sent (DER).")],
+    public_key: Annotated[Path, typer.Argument(help="The wrapping public key that the vendor sent.")],
     output: Annotated[Path, typer.Option("--out", help="Where to write the wrapped key.")] = Path("wrapped-key.bin"),
-    key: Annotated[Path | None, typer.Option(help="Your own 32 bytes; made here when left out.")] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Your own key: 32 bytes, or an RSA private key; made when left out.")
+    ] = None,
     keep: Annotated[Path | None, typer.Option(help="Where to keep the plaintext key; needed to import again.")] = None,
     openssl: Annotated[bool, typer.Option("--openssl", help="Only print the same as openssl commands.")] = False,
+    azure: Annotated[bool, typer.Option("--azure", help="An RSA key, as a .byok file for Azure Key Vault.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Wrap a 256-bit key for the vendor; run it on your own machine (customer)."""
+    """Wrap a key for the vendor; run it on your own machine (customer)."""
+    if azure:
+        cli_azure.key_wrap(public_key, output, key, keep, only_openssl=openssl, as_json=as_json)
+        return
     if openssl:
         out.print("\n".join(wrapping.openssl_lines(public_key, output)), markup=False)
         return
@@ -169,7 +177,7 @@ def key_wrap(
 @key_app.command("upload")
 def key_upload(
     name: TenantName,
-    wrapped: Annotated[Path, typer.Argument(help="The wrapped key (512 bytes, binary).")],
+    wrapped: Annotated[Path, typer.Argument(help="The wrapped key, as `key wrap` wrote it.")],
     sha256: Annotated[str, typer.Option(help="The SHA-256 that `key wrap` printed.")],
     as_json: AsJson = False,
 ) -> None:
@@ -203,6 +211,7 @@ def enable(
 
 cli_life.register(app)
 cli_rotate.register(app)
+cli_upgrade.register(app)
 cli_byokms.register(app, key_app)
 cli_pipeline.register(app, archive_app)
 app.add_typer(cli_policy.app, name="policy")

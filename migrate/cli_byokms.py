@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from migrate import show, show_byokms, tenants
+from migrate import show, show_azure, show_byokms, tenants
 from migrate.errors import RefusedInput
 from migrate.operations import OperationKind
 from migrate.stack import Project
@@ -46,7 +46,10 @@ def key_policy(
 
 def key_onboard(
     name: TenantName,
-    alias: Annotated[str, typer.Option(help="The ARN of the customer's KMS alias, and nothing else.")],
+    alias: Annotated[str | None, typer.Option(help="AWS: the ARN of the customer's KMS alias.")] = None,
+    vault: Annotated[str | None, typer.Option(help="Azure: the address of the customer's vault.")] = None,
+    key: Annotated[str | None, typer.Option(help="Azure: the name of their key, without a version.")] = None,
+    directory: Annotated[str | None, typer.Option(help="Azure: the id of their Entra tenant.")] = None,
     pause_on: Annotated[
         str | None, typer.Option(help="any: each rotation pauses Archive. alias: only a moved alias does.")
     ] = None,
@@ -56,15 +59,29 @@ def key_onboard(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check the key behind a customer's alias and bind it (vendor)."""
-    from migrate.keys import onboarding  # noqa: PLC0415 - as above
-
+    """Bind a key in the customer's own account or vault (vendor)."""
     project = Project.find()
     terms = _terms(project, name, pause_on, rebuild_search)
 
     def bind(asked: dict[str, Any]) -> object:
         with interruptible(name):
             return runner_of(name, as_json=as_json).run(OperationKind.ONBOARD, asked=asked)
+
+    if vault is not None and key is not None and directory is not None and alias is None:
+        from migrate.keys import vault_onboarding  # noqa: PLC0415 - Azure's SDK, which only this needs
+
+        bound = vault_onboarding.onboard(
+            project, name, vault=vault, key=key, directory=directory, on_rotation=terms, bind=bind
+        )
+        printed(bound, as_json, show_azure.onboarded)
+        return
+    if alias is None or (vault, key, directory) != (None, None, None):
+        raise RefusedInput(
+            "a key of the customer's own is named by --alias (AWS), or by --vault, --key and --directory (Azure)",
+            hint="keyshift key onboard --help",
+            code="no-key-named",
+        )
+    from migrate.keys import onboarding  # noqa: PLC0415 - Pulumi's SDK, which only these verbs need
 
     found = onboarding.onboard(project, name, alias, terms, bind)
     printed(found, as_json, show_byokms.check)

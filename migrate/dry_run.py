@@ -15,8 +15,8 @@ from typing import Any
 
 from components import naming
 from migrate import prices
-from migrate.copy.engine import COPY_LIMIT, PART_BYTES
-from migrate.copy.s3 import Entry, Side, list_versions
+from migrate.copy.store import Entry, Store
+from migrate.copy.transfer import COPY_LIMIT, PART_BYTES
 from migrate.live import Live
 from migrate.operations import Move, Phase, Plan
 from migrate.pool import in_threads
@@ -154,9 +154,9 @@ def _inventories(plan: Plan, live: Live, report: Report) -> dict[str, Inventory]
     return {id: _listed(live.storage(id), report) for id in sorted(id for id in named if id)}
 
 
-def _listed(side: Side, report: Report) -> Inventory:
+def _listed(side: Store, report: Report) -> Inventory:
     meter = Meter(report, Progress(move="list"))
-    found = inventory(list_versions(side), meter)
+    found = inventory(side.list_versions(), meter)
     meter.tell()
     return found
 

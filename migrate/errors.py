@@ -7,6 +7,11 @@ Both texts begin small and end without a full stop: the CLI puts them into a lin
 
 from __future__ import annotations
 
+NEVER_MADE = frozenset({"NoSuchBucket", "ContainerNotFound", "ResourceNotFound"})
+"""The clouds' words for a storage that does not exist."""
+NOT_THERE = frozenset({"404", "NoSuchKey", "NoSuchVersion", "BlobNotFound"})
+"""Their words for an object, or a version of it, that does not. A HEAD of S3's has no word but the status."""
+
 
 class KeyshiftError(Exception):
     """The base of every error this product raises on purpose."""

@@ -15,21 +15,22 @@ from itertools import islice
 from typing import Any
 
 from migrate.copy import tags
-from migrate.copy.engine import CopyPass, Transfer
 from migrate.copy.manifest import Manifest, Where
-from migrate.copy.s3 import Side, abort_uploads, called, list_uploads, list_versions
+from migrate.copy.s3 import DENIALS
 from migrate.copy.settle import (
-    DENIALS,
     PROBES,
     probe_object,
     probe_write_refused,
     remove_probes,
     two_equal_listings,
 )
+from migrate.copy.store import Store
+from migrate.copy.transfer import CopyPass, Transfer
 from migrate.errors import CloudError, Conflict, VerificationFailed, Waiting
 from migrate.log import Log
 from migrate.operations import Plan
 from migrate.progress import Meter, Progress, Report
+from migrate.queues import Pipe, Queues
 from migrate.verdict import Verdicts
 
 REFUSED_WITHIN_SECONDS = 300
@@ -73,15 +74,6 @@ def goes_on_at(plan: Plan, step: str, code: str) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pipe:
-    """A pipeline's queues as a freeze sees them."""
-
-    id: str
-    queue_url: str
-    dead_letters_url: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Freeze:
     """One source storage on its way to a target. `transfer.source` is reached as the runner.
 
@@ -93,20 +85,21 @@ class Freeze:
 
     tenant: str
     operation: str
-    transfer: Transfer
-    writers: dict[str, Side]
+    transfer: Transfer[Any]
+    writers: dict[str, Store]
     pipes: Sequence[Pipe]
     tag_queue: tags.TagQueue | None
-    sqs: Any = field(repr=False)
+    queues: Queues = field(repr=False)
     verdicts: Verdicts
     log: Log
     report: Report
     until: Until
     workers: Mapping[str, Callable[[str], Mapping[str, str]]] = field(default_factory=dict)
     edits: Callable[[], dict[str, Any]] | None = None
+    refused_within: float = REFUSED_WITHIN_SECONDS
 
     @property
-    def source(self) -> Side:
+    def source(self) -> Store:
         return self.transfer.source
 
     @property
@@ -152,13 +145,7 @@ class Freeze:
             return quiet >= 2
 
         with probe_object(self.source) as ours:
-            called(
-                f"tagging a probe in {self.source.storage}",
-                self.source.s3.put_object_tagging,
-                Bucket=self.source.storage.bucket,
-                Key=self.source.storage.prefix + ours,
-                Tagging={"TagSet": [{"Key": "probe", "Value": "tags"}]},
-            )
+            queue.make_one(self.source, ours)
             seconds = self.until(is_heard, f"tag changes in {self.source.storage} to be heard of", HEARD_WITHIN_SECONDS)
         return followed, seconds
 
@@ -182,7 +169,7 @@ class Freeze:
         refused = {role: self._until_refused(role) for role in self.writers}
         refused |= {name: self._until_worker_refused(name) for name in self.workers}
         edits = self._settle_edits()
-        aborted = abort_uploads(self.source)
+        aborted = self.source.abort_uploads()
         drained = {pipe.id: self._until_drained(pipe) for pipe in self.pipes}
         found = {"refused_after": refused, "uploads_aborted": aborted, "drained_after": drained}
         return {**found, **edits, "dead_letters": self._dead_letters()}
@@ -201,7 +188,7 @@ class Freeze:
             return probe_write_refused(self.writers[role], self.source).refused
 
         what = f"{role}'s writes to {self.source.storage} to be refused"
-        return self.until(is_refused, what, REFUSED_WITHIN_SECONDS)
+        return self.until(is_refused, what, self.refused_within)
 
     def _until_worker_refused(self, name: str) -> float:
         def is_refused() -> bool:
@@ -216,14 +203,14 @@ class Freeze:
                 )
             return all(answered.values())
 
-        return self.until(is_refused, f"{name}'s writes to {self.source.storage} to be refused", REFUSED_WITHIN_SECONDS)
+        return self.until(is_refused, f"{name}'s writes to {self.source.storage} to be refused", self.refused_within)
 
     def _until_drained(self, pipe: Pipe) -> float:
         quiet = 0
 
         def is_drained() -> bool:
             nonlocal quiet
-            quiet = quiet + 1 if not sum(self._counts(pipe.queue_url)) else 0
+            quiet = quiet + 1 if not sum(self.queues.counted(pipe.queue_url)) else 0
             return quiet >= 2
 
         return self.until(is_drained, f"{pipe.id} to be drained", DRAINED_WITHIN_SECONDS)
@@ -233,24 +220,17 @@ class Freeze:
 
         The new search is filled from the storage and held against it, never from events.
         """
-        found = {pipe.id: sum(self._counts(pipe.dead_letters_url)) for pipe in self.pipes}
+        found = {pipe.id: sum(self.queues.counted(pipe.dead_letters_url)) for pipe in self.pipes}
         letters = {id: count for id, count in found.items() if count}
         if letters:
             self.log.append({"event": "dead-letters", "operation": self.operation, "letters": letters})
         return letters
 
-    def _counts(self, url: str) -> list[int]:
-        answer = called(
-            f"counting the messages of {url.rpartition('/')[2]}",
-            self.sqs.get_queue_attributes,
-            QueueUrl=url,
-            AttributeNames=list(tags.COUNTS),
-        )
-        return [int(answer["Attributes"][name]) for name in tags.COUNTS]
-
     def _settle_tags(self) -> dict[str, Any]:
         """Every tag change up to the freeze is at the target. Exact where `swept`."""
         now, queue = datetime.now(UTC), self.tag_queue
+        if self.source.lists_tags:  # a changed tag is another version: the listings have it
+            return {"followed": 0, "swept": False}
         if queue is not None and not self._has_gap(now):
             try:
                 followed, seconds = self._hear_our_own(queue)
@@ -283,10 +263,10 @@ class Freeze:
     def still_settled(self) -> dict[str, Any]:
         """The last look before the new side serves. Raises LateWrite for anything that came since it settled."""
         meter = Meter(self.report, Progress(move="list", objects_total=self.manifest.totals().versions))
-        found = self.manifest.compare(Where.SOURCE, list_versions(self.source), meter.add)
+        found = self.manifest.compare(Where.SOURCE, self.source.list_versions(), meter.add)
         if not found.none:
             raise self._late(found.examples)
-        uploads = [f"{key} (an unfinished upload)" for key, _ in islice(list_uploads(self.source), EXAMPLES)]
+        uploads = [f"{key} (an unfinished upload)" for key, _ in islice(self.source.list_uploads(), EXAMPLES)]
         if uploads:
             raise self._late(uploads)
         heard = self._refuse_late_tags()

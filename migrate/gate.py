@@ -17,7 +17,7 @@ import sqlalchemy as sql
 from components.index import READ_ALIAS
 from components.worker.document import document_id
 from migrate import archive, failures
-from migrate.copy.s3 import Side
+from migrate.copy.store import Store
 from migrate.errors import KeyshiftError, Waiting
 from migrate.index import aliases
 from migrate.live import Live
@@ -255,10 +255,9 @@ class ArchiveClient:
         return archive.read(self.side(), f"records/{type}/{id}.json") is not None
 
     def read_first(self) -> tuple[str, int]:
-        """Key and length of the first object of a listing, really read. Raises ClientError as S3 gave it."""
+        """Key and length of the first object of a listing, really read. Raises CloudError, KeyUnavailable where its key is lost."""
         side = self.side()
-        listed = side.s3.list_objects_v2(Bucket=side.storage.bucket, Prefix=side.storage.prefix + "records/", MaxKeys=1)
-        key = listed["Contents"][0]["Key"].removeprefix(side.storage.prefix)
+        key = next(entry.key for entry in side.list_versions("records/") if not entry.is_delete_marker)
         return key, len(archive.read(side, key) or b"")
 
     def search(self, query: str, limit: int = 10) -> Data:
@@ -300,7 +299,7 @@ class ArchiveClient:
             yield page
             after = page[-1]["key"]
 
-    def side(self) -> Side:
+    def side(self) -> Store:
         """The storage that serves, as the Archive's role; whether jobs may write there says the gate."""
         live = self._current()
         return live.storage(live.serves.storage, "archive")

@@ -6,7 +6,6 @@ anybody else gets in.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
@@ -17,9 +16,9 @@ import sqlalchemy as sql
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 
 from migrate import aws, failures
-from migrate.copy.s3 import Entry, Side, list_versions
+from migrate.copy.store import Content, Entry, Store
 from migrate.denials import Estate
-from migrate.errors import CloudError, KeyshiftError, VerificationFailed
+from migrate.errors import NEVER_MADE, CloudError, KeyshiftError, VerificationFailed
 from migrate.progress import Meter, Progress, Report
 from stacks.layout import Layout
 from stacks.record import METADATA
@@ -29,7 +28,7 @@ Data = dict[str, Any]
 COUNTED_AT_MOST = 100_000
 """Versions of a storage that an emergency seal lists: a hundred calls. A revocation lists them all."""
 SAMPLE = 20
-NEVER_MADE, ASLEEP = "NoSuchBucket", "InvalidObjectState"
+ASLEEP = frozenset({"InvalidObjectState", "BlobArchived"})
 
 INVENTORIES = sql.Table(
     "inventories",
@@ -99,16 +98,16 @@ def take(estate: Estate, at_most: int | None, report: Report) -> tuple[list[Inve
             found.append(inventory(estate.side(unit.id, "runner"), unit.id, at_most, report))
         except (KeyshiftError, ClientError, BotoCoreError) as error:
             said = failures.explained(error)
-            if _code(error) != NEVER_MADE:
+            if _code(error) not in NEVER_MADE:
                 problems.append(f"{unit.id} could not be counted: {said.message}")
     return found, problems
 
 
-def inventory(side: Side, storage: str, at_most: int | None, report: Report) -> Inventory:
+def inventory(side: Store, storage: str, at_most: int | None, report: Report) -> Inventory:
     """Lists a storage, flat in memory. Raises CloudError where S3 refuses."""
     digest, versions, objects, size, is_cut = hashlib.sha256(), 0, 0, 0, False
     meter = Meter(report, Progress(move="count"))
-    for entry in list_versions(side):
+    for entry in side.list_versions():
         if is_cut := versions == at_most:
             break
         line = (entry.key, entry.version_id, entry.etag, str(entry.size), str(entry.is_delete_marker))
@@ -147,7 +146,7 @@ def read_back(estate: Estate, storage: str, before: Inventory | None, wanted: Wa
     try:
         now = inventory(side, storage, at_most, report)
     except CloudError as error:
-        if error.cloud_code == NEVER_MADE:  # an update was cut off before it made it
+        if error.cloud_code in NEVER_MADE:  # an update was cut off before it made it
             return {"storage": storage, "objects_read": 0, "bytes": 0, "same": None}
         raise
     same = None if before is None else (now.digest, now.versions) == (before.digest, before.versions)
@@ -161,7 +160,7 @@ def read_back(estate: Estate, storage: str, before: Inventory | None, wanted: Wa
         )
     meter = Meter(report, Progress(move="read", objects_total=now.objects if wanted.read_all else None))
     read = size = asleep = 0
-    for entry in list_versions(side) if wanted.read_all else _sample(list_versions(side), now.versions):
+    for entry in side.list_versions() if wanted.read_all else _sample(side.list_versions(), now.versions):
         if entry.is_delete_marker or not entry.is_latest:
             continue
         length = _read(side, entry, storage, estate.layout)
@@ -201,20 +200,21 @@ def _sample(entries: Iterator[Entry], versions: int) -> list[Entry]:
     return chosen
 
 
-def _read(side: Side, entry: Entry, storage: str, layout: Layout) -> int | None:
+def _read(side: Store, entry: Entry, storage: str, layout: Layout) -> int | None:
     """Its length; None for one in an archived class, which nobody reads.
 
     boto3 compares the stored checksum while the body is read, and raises if it does not fit.
     """
-    place = {"Bucket": side.storage.bucket, "Key": side.storage.prefix + entry.key, "VersionId": entry.version_id}
+
+    def measured(content: Content) -> int:
+        return sum(len(chunk) for chunk in content.chunks)
+
     try:
-        answer = side.s3.get_object(**place, ChecksumMode="ENABLED")
-        with contextlib.closing(answer["Body"]) as body:
-            length = sum(len(chunk) for chunk in body.iter_chunks())
-    except (ClientError, FlexibleChecksumError) as error:
-        if aws.code_of(error) == ASLEEP:
+        length = side.read_version(entry.key, entry.version_id, measured)
+    except (CloudError, FlexibleChecksumError) as error:
+        if _code(error) in ASLEEP:
             return None
-        said = aws.code_of(error) or "its checksum does not fit"
+        said = _code(error) or "its checksum does not fit"
         raise _unreadable(layout, f"{storage}: {entry.key} cannot be read: {said}") from error
     if length != entry.size:
         raise _unreadable(layout, f"{storage}: {entry.key} has {length} bytes, the listing says {entry.size}")

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import boto3
 from elasticsearch import Elasticsearch
 
 from components import naming
-from migrate import aws
-from migrate.copy.s3 import Side, StorageRef, prepare
+from migrate import aws, cloud
+from migrate.cloud import Cloud, Role
+from migrate.copy.s3 import prepare
+from migrate.copy.store import Store
 from migrate.errors import RefusedInput
 from migrate.fence import Fence
-from migrate.index.client import from_secret
+from migrate.index.client import connect as connect_to
 from migrate.records import Records
 from migrate.stack import Project, Stack
 from stacks.layout import Layout, Serves
 from stacks.record import connect
-
-Role = Literal["archive", "pipeline", "runner"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Live:
         return aws.operator(self.layout.region)
 
     def client(self, role: Role, service: str) -> Any:
-        """A shared client of `service` as one of the tenant's roles."""
+        """A shared client of a `service` of AWS as one of the tenant's roles."""
         if (role, service) not in self._clients:
             session = aws.assume(self.outputs["roles"][role], f"keyshift-{role}", session=self.operator)
             made = aws.client(session, service, pool=32)
@@ -70,16 +70,19 @@ class Live:
             self._clients[role, service] = prepare(made) if service == "s3" else made
         return self._clients[role, service]
 
-    def storage(self, id: str, role: Role = "runner") -> Side:
-        unit = self.outputs["storages"][id]
-        return Side(self.client(role, "s3"), StorageRef(unit["bucket"], unit["prefix"], unit["key_arn"]))
+    @cached_property
+    def cloud(self) -> Cloud:
+        return cloud.of(self)
+
+    def storage(self, id: str, role: Role = "runner") -> Store:
+        return self.cloud.store(id, role)
 
     def search(self, id: str, audience: str = "admin") -> Elasticsearch:
         """A client of a deployment with the credentials of an audience, read from its secret."""
         if (id, audience) not in self._clients:
             role: Role = "archive" if audience == "archive" else "runner"
             secret = self.outputs["searches"][id]["secrets"][audience]
-            made = from_secret(self.client(role, "secretsmanager"), secret)
+            made = connect_to(self.cloud.secret(secret, role))
             if self.fence is not None:
                 self.fence.before_search(made)
             self._clients[id, audience] = made

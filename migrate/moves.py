@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from components.audiences import PIPELINE, WRITERS
 from components.index import INDICES
 from components.worker.document import document_id
-from migrate import aws, pipeline
-from migrate.copy.engine import Transfer, copy_pass, tidy
+from migrate import pipeline, unreadable
 from migrate.copy.manifest import Manifest, Where
-from migrate.copy.preflight import require_movable, require_something, survey
+from migrate.copy.preflight import require_movable, require_something
 from migrate.copy.purge import Purge, prove_empty, purge
-from migrate.copy.s3 import Side, called, delete_version, list_versions
-from migrate.copy.tags import TagQueue
+from migrate.copy.store import Store
+from migrate.copy.transfer import Transfer
 from migrate.copy.verify import verify_copied, verify_storage, verify_untouched
 from migrate.deletion import inventory
-from migrate.errors import CloudError, KeyLost, KeyshiftError, VerificationFailed, Waiting
+from migrate.errors import KeyLost, KeyshiftError, VerificationFailed, Waiting
 from migrate.failures import understood
-from migrate.freeze import Freeze, Pipe
+from migrate.freeze import Freeze
 from migrate.guard import Check, unguarded
 from migrate.index import aliases
 from migrate.index.fill import fill
 from migrate.index.residue import prove_indices_gone, purge_indices
 from migrate.index.verify import verify_index
 from migrate.keys import confirmation
+from migrate.keys import ops as key_ops
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import Move, Wait
@@ -49,6 +44,7 @@ Found = dict[str, Any]
 
 POLL_SECONDS = 1.0
 CANARY_WITHIN_SECONDS = 300
+LOCKED_TOO = "not asked for: what is under a lost key answers nobody, and goes with its deployment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +67,7 @@ class Moves:
         return {
             "key-material": self._key_material,
             "key-usable": self._key_usable,
-            "key-fit": lambda wait: confirmation.require_fit(self.live, wait.subject),
+            "key-fit": lambda wait: key_ops.of(self.live).require_fit(wait.subject),
             "confirmed": lambda _: confirmation.require_confirmed(self.operation.request, self.live.layout),
         }[wait.kind](wait)
 
@@ -95,6 +91,7 @@ class Moves:
             "purge-search": self._purge_search,
             "prove-empty": self._prove_empty,
             "inventory": self._inventory,
+            "retire-key": self._retire_key,
             **in_place.actions(self),
         }
         return actions[move.kind](move)
@@ -102,10 +99,10 @@ class Moves:
     # waits ------------------------------------------------------------------------------------
 
     def _key_material(self, wait: Wait) -> Found:
-        arn = self.live.key_arn(wait.subject)
-        state = aws.client(self.live.operator, "kms").describe_key(KeyId=arn)["KeyMetadata"]
+        ops = key_ops.of(self.live)
+        material = ops.material(wait.subject)
         tenant = self.live.layout.tenant
-        if state["KeyState"] == "PendingImport":
+        if material is None:
             raise Waiting(
                 f"tenant {tenant} waits for {wait.reason}",
                 waits_for="the customer's wrapped key",
@@ -113,35 +110,26 @@ class Moves:
                 f"then keyshift resume {tenant}",
                 code="key-material",
             )
-        return {"key": arn, "fingerprint": state.get("CurrentKeyMaterialId", "")}
+        found = {"key": self.live.cloud.key_id(wait.subject), "fingerprint": material}
+        return {**found, "filled": wait.subject, "material": material} if ops.pins_storages else found
 
     def _key_usable(self, wait: Wait) -> Found:
         said = self.key_refusal(wait.subject)
         if said:
             raise KeyLost(self.live.layout.tenant, wait.subject, said)
-        confirmation.require_through_s3(self.live, wait.subject)
-        return {"key": self.live.key_arn(wait.subject)}
+        key_ops.of(self.live).require_in_storages(wait.subject)
+        return {"key": self.live.cloud.key_id(wait.subject)}
 
     def key_refusal(self, key: str) -> str:
-        """What KMS answers when the runner really uses the key, "" if it works.
-
-        DescribeKey alone would not show a missing right. Raises CloudError where KMS is throttled or down, or
-        our clock is off: that says nothing about the key.
-        """
-        try:
-            self.live.client("runner", "kms").generate_data_key(KeyId=self.live.key_arn(key), KeySpec="AES_256")
-        except ClientError as error:
-            failed = aws.explained(error, f"trying the key {key}")
-            if _is_no_word_about_a_key(failed):
-                raise failed from error
-            return f"{aws.code_of(error)} ({error.response.get('Error', {}).get('Message', '').rstrip('.')})"
-        return ""
+        """What the cloud answers when the runner really uses the key, "" if it works. Raises CloudError for no word on it."""
+        return self.live.cloud.key_refusal(key)
 
     def lost_key(self) -> KeyLost | None:
         """The first key in use that cannot be used now, with KMS's answer. None also while KMS cannot be asked."""
         layout = self.live.layout
         made = self.live.outputs.get("keys", {})
-        for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key}):
+        ended = {key.id for key in self.operation.request.ended}  # waiting for one of these would never end
+        for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key} - ended):
             if (key in made or layout.key(key).arn) and (said := self._refusal_if_any(key)):
                 return KeyLost(layout.tenant, key, said)
         return None
@@ -156,12 +144,24 @@ class Moves:
                 raise
             return ""
 
+    def _retire_key(self, move: Move) -> Found:
+        """Nothing is under the key any more, which the verdict says: its material is put out of use."""
+        verdict = self.verdicts.load(str(move.verdict))
+        if verdict is None or not verdict.passed or move.key is None:
+            raise VerificationFailed(
+                f"there is no verdict {move.verdict} that nothing is left under {move.key}; it stays in use",
+                hint=f"keyshift status {self.live.layout.tenant}",
+            )
+        self.guard()
+        key_ops.of(self.live).enable(move.key, is_enabled=False)
+        return {"key": move.key, "disabled_under": verdict.id}
+
     # copy and fill ----------------------------------------------------------------------------
 
-    def _sides(self, move: Move) -> tuple[Side, Side]:
+    def _sides(self, move: Move) -> tuple[Store, Store]:
         return self.live.storage(_named(move.storage)), self.live.storage(_named(move.target))
 
-    def _transfer(self, move: Move, manifest: Manifest) -> Transfer:
+    def _transfer(self, move: Move, manifest: Manifest) -> Transfer[Any]:
         return Transfer(*self._sides(move), manifest)
 
     def _manifest(self, move: Move) -> Manifest:
@@ -178,14 +178,14 @@ class Moves:
         """Once more, now that the target stands: much may have been archived while a key was waited for."""
         source, target = self._sides(move)
         again = f"keyshift resume {self.live.layout.tenant}"
-        found = require_movable(survey(source, target.storage.prefix, self.report), source, again)
+        found = require_movable(self.live.cloud.survey(source, target.storage.prefix, self.report), source, again)
         return asdict(require_something(found, source, again))
 
     def _copy(self, move: Move) -> Found:
         with self._manifest(move) as manifest:
             freeze = self._freeze(move, manifest)
             followed = freeze.follow_tags()
-            copied = copy_pass(freeze.transfer, self.report)
+            copied = self.live.cloud.copy_pass(freeze.transfer, self.report)
             freeze.refuse_late(copied)
             return {**asdict(copied), "tags_followed": followed}
 
@@ -231,31 +231,21 @@ class Moves:
             return self._freeze(move, manifest).still_settled()
 
     def _freeze(self, move: Move, manifest: Manifest) -> Freeze:
-        storage, made = _named(move.storage), self.live.outputs
-        transfer, sqs = self._transfer(move, manifest), self.live.client("runner", "sqs")
-        url = made["storages"][storage].get("tag_queue_url")
+        storage, cloud = _named(move.storage), self.live.cloud
         listening = [
             p for p in self.live.layout.pipelines if p.storage == storage and p.state is not PipelineState.DETACHED
         ]
         return Freeze(
             tenant=self.live.layout.tenant,
             operation=self.operation.id,
-            transfer=transfer,
-            writers={role: self.live.storage(storage, role) for role in WRITERS if role != PIPELINE},
-            workers={
-                unit.id: partial(self._refusals_of_worker, unit.id) for unit in listening if self._serves(unit.id)
-            },
+            transfer=self._transfer(move, manifest),
+            writers=cloud.writers(storage),
+            workers=cloud.workers([unit.id for unit in listening if self._serves(unit.id)]),
             edits=self._take_in_edits if any(self._serves(unit.id) for unit in listening) else None,
-            pipes=[
-                Pipe(
-                    id=pipeline.id,
-                    queue_url=made["pipelines"][pipeline.id]["queue_url"],
-                    dead_letters_url=made["pipelines"][pipeline.id]["dlq_url"],
-                )
-                for pipeline in listening
-            ],
-            tag_queue=TagQueue(sqs, url, transfer.source.storage) if url else None,
-            sqs=sqs,
+            pipes=[cloud.pipe(unit.id) for unit in listening],
+            tag_queue=cloud.tag_queue(storage),
+            queues=cloud.queues,
+            refused_within=cloud.refused_within,
             verdicts=self.verdicts,
             log=self.log,
             report=self.report,
@@ -264,20 +254,6 @@ class Moves:
 
     def _serves(self, unit: str) -> bool:
         return self.live.layout.serves is not None and self.live.layout.serves.pipeline == unit
-
-    def _refusals_of_worker(self, unit: str, key: str) -> dict[str, str]:
-        """What a worker is answered when it writes: nobody but Lambda may take its role."""
-        name = self.live.outputs["pipelines"][unit]["function_name"]
-        answer = called(
-            f"asking {name} to write",
-            aws.client(self.live.operator, "lambda").invoke,
-            FunctionName=name,
-            Payload=json.dumps({"probe": key}).encode(),
-        )
-        said = answer["Payload"].read()
-        if "FunctionError" in answer:
-            raise CloudError(f"{name} could not tell whether it may write: {said[:300]!r}", hint="see its log")
-        return json.loads(said)
 
     def _take_in_edits(self) -> Found:
         """Close the search that serves for edits, and apply what is left of them."""
@@ -361,7 +337,8 @@ class Moves:
         with self._manifest(move.model_copy(update={"target": move.storage})) as manifest:
             freeze = self._freeze(move.model_copy(update={"target": move.storage}), manifest)
             freeze.void_verdicts()
-            found = inventory(freeze, self.report)
+            no_key = self._unreadable()
+            found = inventory(freeze, self.report, no_key)
         verdict = self.sign(
             move,
             VerdictKind.INVENTORY,
@@ -370,16 +347,30 @@ class Moves:
             counts={"versions": found.versions, "delete_markers": found.delete_markers, "objects": found.objects},
             bytes=found.bytes,
             manifest_sha256=found.manifest_sha256,
-            details={"storage": str(freeze.source.storage)},
+            details={"storage": str(freeze.source.storage), **(no_key or {})},
         )
         return {**asdict(found), "verdict": verdict}
+
+    def _unreadable(self) -> dict[str, Any] | None:
+        """What the end of its keys means for a tenant that is deleted because of it; None for any other operation."""
+        ended = self.operation.request.ended
+        return unreadable.require_ended(self.live.layout.tenant, ended, self.key_refusal) if ended else None
+
+    def _locked(self, search: str) -> str:
+        """What the deployment answers whose key has ended; "" where its indices can be deleted as ever."""
+        ended = {key.id for key in self.operation.request.ended}
+        is_under_one = bool(ended) and self.live.layout.search(search).key in ended
+        return unreadable.locked(self.live.search(search)) if is_under_one else ""
 
     def _prove_empty(self, move: Move) -> Found:
         started, storage = datetime.now(UTC), _named(move.storage)
         side = self.live.storage(storage)
         left = prove_empty(side)
         details: dict[str, Any] = {"storage": str(side.storage)}
-        if move.search is not None:
+        details |= self._unreadable() or {}
+        if move.search is not None and (said := self._locked(move.search)):
+            details |= {"search": move.search, "index": f"locked by its lost key: {said}", "snapshots": LOCKED_TOO}
+        elif move.search is not None:
             snapshots = prove_indices_gone(self.live.search(move.search), INDICES)
             details |= {"search": move.search, "index": f"{', '.join(INDICES)} are gone", "snapshots": snapshots.fact}
         count = left.versions + left.delete_markers + left.uploads
@@ -420,12 +411,7 @@ class Moves:
         at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         # Of the clock: higher than the one of an attempt that was cut off, which the search may still know.
         revision = int(now.timestamp() * 1000)
-        target.s3.put_object(
-            Bucket=target.storage.bucket,
-            Key=target.storage.prefix + key,
-            Body=b"canary",
-            Metadata={"archived-at": at, "revision": str(revision)},
-        )
+        target.put(key, b"canary", {"archived-at": at, "revision": str(revision)})
 
         def deleted() -> bool | None:
             answer = client.options(ignore_status=404).get(index=index, id=document_id(key))
@@ -442,10 +428,10 @@ class Moves:
     def _canary_key(self) -> str:
         return f"attachments/.keyshift-canary-{self.operation.moves_of}"
 
-    def _remove_canary(self, target: Side) -> None:
-        for entry in list_versions(target, self._canary_key):
+    def _remove_canary(self, target: Store) -> None:
+        for entry in target.list_versions(self._canary_key):
             if entry.key == self._canary_key:
-                delete_version(target, entry.key, entry.version_id)
+                target.delete_version(entry.key, entry.version_id)
 
     def _prove_untouched(self, move: Move) -> Found:
         """Settles what the aborted operation left in the middle of, and proves that none of it is needed."""
@@ -453,7 +439,7 @@ class Moves:
         with self._manifest(move) as manifest:
             transfer = self._transfer(move, manifest)
             self.guard()
-            tidy(transfer)
+            self.live.cloud.tidy(transfer)
             self._remove_canary(transfer.target)
             found = verify_untouched(transfer, self.report)
         details = {"source": str(transfer.source.storage), "target": str(transfer.target.storage)}
@@ -491,6 +477,8 @@ class Moves:
         if verdict is None or not verdict.passed:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client = self.live.search(search)
+        if said := self._locked(search):
+            return {"search": search, "indices": [], "locked": said, "snapshots": LOCKED_TOO}
         self.guard()
         last = pipeline.take_in_last(self.live, search) if self.live.layout.serves else {}
         self.guard()

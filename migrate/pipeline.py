@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,22 +15,20 @@ from elasticsearch import Elasticsearch, NotFoundError
 
 from components.index import EDITS, KEPT
 from components.worker.annotations import MalformedEdit, checked
+from components.worker.core import WorkerObjects
 from components.worker.document import RECORD_SUFFIX, RECORDS, document_id
 from components.worker.edits import Busy, Outcome, poll
 from components.worker.edits_index import EditsIndex
 from components.worker.elastic import Connection, SearchError
-from components.worker.handler import S3Objects
 from migrate.aws import explained
-from migrate.copy.s3 import Side, called
-from migrate.copy.tags import COUNTS
+from migrate.copy.store import Store
 from migrate.errors import CloudError, Conflict, RefusedInput
 from migrate.index.scan import search_errors
 from migrate.live import Live
+from migrate.queues import Pipe, Queues
 from stacks.layout import Pipeline, PipelineState
 
 Data = dict[str, Any]
-TOGETHER = 10
-"""What SQS gives and takes at once."""
 QUIET_RECEIVES = 2
 EXAMPLES = 10
 
@@ -55,10 +52,7 @@ def told(doing: str) -> Iterator[None]:
 
 def connection_to(live: Live, search: str) -> Connection:
     """A connection with the rights of the pipeline, and no more."""
-    name = live.outputs["searches"][search]["secrets"]["pipeline"]
-    secrets = live.client("runner", "secretsmanager")
-    answer = called(f"reading the secret {name}", secrets.get_secret_value, SecretId=name)
-    secret = json.loads(answer["SecretString"])
+    secret = live.cloud.secret(live.outputs["searches"][search]["secrets"]["pipeline"], "runner")
     return Connection(secret["endpoint"], secret["api_key"])
 
 
@@ -66,9 +60,9 @@ def edits_of(live: Live, search: str) -> EditsIndex:
     return EditsIndex(connection_to(live, search), EDITS, KEPT)
 
 
-def objects_of(side: Side) -> S3Objects:
+def objects_of(side: Store) -> WorkerObjects:
     """The objects of a storage, as the worker reads and annotates them; with the rights of the side's own client."""
-    return S3Objects(side.s3, side.storage.bucket, side.storage.prefix)
+    return side.worker_objects()
 
 
 # before a freeze and after it -----------------------------------------------------------------
@@ -142,8 +136,9 @@ def _status(live: Live, unit: Pipeline) -> Data:
     with told(f"asking {unit.search} about its edits"):
         ticked = edits.last_tick() if serves else None
         to_bucket = _to_bucket(edits) if serves else None
-    sqs = live.client("runner", "sqs")
-    waiting, in_flight, delayed = counted(sqs, made["queue_url"])
+    queues = live.cloud.queues
+    pipe = live.cloud.pipe(unit.id)
+    waiting, in_flight, delayed = queues.counted(pipe.queue_url)
     to_search = {
         "waiting": waiting,
         "in_flight": in_flight,
@@ -151,7 +146,7 @@ def _status(live: Live, unit: Pipeline) -> Data:
         # What waits was sent after the last tick that came through, as far as a queue keeps its order.
         "oldest_at_most_seconds": _age(ticked) if waiting else 0.0,
         "last_tick_seconds": _age(ticked),
-        "dead_letters": sum(counted(sqs, made["dlq_url"])),
+        "dead_letters": sum(queues.counted(pipe.dead_letters_url)),
     }
     return {**facts, "to_search": to_search, "to_bucket": to_bucket}
 
@@ -171,16 +166,6 @@ def _age(instant: datetime | None) -> float | None:
     return None if instant is None else max(0.0, round((datetime.now(UTC) - instant).total_seconds(), 1))
 
 
-def counted(sqs: Any, url: str) -> list[int]:
-    """Messages that wait, that are being worked on, that are put off; by SQS's own approximate count."""
-    doing = f"counting the messages of {url.rpartition('/')[2]}"
-    answer = called(doing, sqs.get_queue_attributes, QueueUrl=url, AttributeNames=list(COUNTS))
-    return [int(answer["Attributes"][name]) for name in COUNTS]
-
-
-# dead letters ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Replayed:
     """`replayed` went back into their queue; `left` are there still, or again."""
@@ -196,34 +181,23 @@ def replay(live: Live, limit: int) -> list[Replayed]:
     At most as many as there were: what fails again and dies again is not replayed for ever. A letter is sent before it
     is deleted; cut off in between it is given twice, which changes nothing: a worker reads what the object is now.
     """
-    sqs, found = live.client("runner", "sqs"), []
+    queues, found = live.cloud.queues, []
     for unit in live.layout.pipelines:
-        made = live.outputs["pipelines"].get(unit.id)
-        if made is None or unit.state is PipelineState.DETACHED:
+        if unit.id not in live.outputs["pipelines"] or unit.state is PipelineState.DETACHED:
             continue
-        replayed = _replay(sqs, made["dlq_url"], made["queue_url"], limit)
-        found.append(Replayed(unit.id, replayed, sum(counted(sqs, made["dlq_url"]))))
+        pipe = live.cloud.pipe(unit.id)
+        replayed = _replay(queues, pipe, limit)
+        found.append(Replayed(unit.id, replayed, sum(queues.counted(pipe.dead_letters_url))))
     return found
 
 
-def _replay(sqs: Any, letters: str, queue: str, limit: int) -> int:
-    most, replayed, quiet = min(limit, sum(counted(sqs, letters))), 0, 0
+def _replay(queues: Queues, pipe: Pipe, limit: int) -> int:
+    letters = pipe.dead_letters_url
+    most, replayed, quiet = min(limit, sum(queues.counted(letters))), 0, 0
     while replayed < most and quiet < QUIET_RECEIVES:
-        # A long poll asks all of SQS's servers, a short one only some.
-        answer = called(
-            "reading dead letters",
-            sqs.receive_message,
-            QueueUrl=letters,
-            MaxNumberOfMessages=min(TOGETHER, most - replayed),
-            WaitTimeSeconds=1,
-        )
-        messages = answer.get("Messages", [])
-        quiet = 0 if messages else quiet + 1
-        for message in messages:
-            called("giving a letter back", sqs.send_message, QueueUrl=queue, MessageBody=message["Body"])
-            receipt = message["ReceiptHandle"]
-            called("removing a letter", sqs.delete_message, QueueUrl=letters, ReceiptHandle=receipt)
-            replayed += 1
+        given = queues.give_back(letters, pipe.queue_url, most - replayed)
+        quiet = 0 if given else quiet + 1
+        replayed += given
     return replayed
 
 

@@ -89,7 +89,15 @@ class Operation:
 
     @property
     def request(self) -> Request:
-        return Request(operation=self.id, kind=self.kind, mode=self.mode, cutoff=self.cutoff, **self.asked)
+        waited = (found for found in self.results.values() if isinstance(found, dict) and found.get("filled"))
+        return Request(
+            operation=self.id,
+            kind=self.kind,
+            mode=self.mode,
+            cutoff=self.cutoff,
+            materials={found["filled"]: found["material"] for found in waited},
+            **self.asked,
+        )
 
     @property
     def aborts(self) -> str | None:
@@ -128,10 +136,19 @@ class Records:
             raise unknown(name, self.tenants())
         return found
 
-    def refuse_foreign_keys(self, layouts: Iterable[Layout]) -> None:
-        """Raises RefusedInput for a layout with a key that is another customer's. Reads only."""
+    def refuse_foreign_keys(self, layouts: Iterable[Layout], *, also: Iterable[str] = ()) -> None:
+        """Raises RefusedInput for a layout with a key that is another customer's, or that would be given one of `also`.
+
+        Reads only.
+        """
         with self._engine.connect() as connection:
-            bindings.refuse_foreign(connection, layouts)
+            bindings.refuse_foreign(connection, layouts, also)
+
+    def key_owners(self, layouts: Iterable[Layout], *, also: Iterable[str] = ()) -> dict[str, str]:
+        """ARN or alias -> the customer whose it is or was, of the keys of these layouts and of `also`. Reads only."""
+        named = {reference for layout in layouts for reference in bindings.references(layout)}
+        with self._engine.connect() as connection:
+            return bindings.owners(connection, {*named, *also})
 
     def create(self, layout: Layout) -> TenantRecord:
         """A new tenant at generation 1. Raises RefusedInput when the name was ever used."""

@@ -19,11 +19,11 @@ from typing import Any
 from elasticsearch import Elasticsearch
 
 from components.index import INDEX
+from components.worker.core import Worker
 from components.worker.document import Document, NotIndexable, document_id, is_searchable, revision_of
 from components.worker.edits import Held
 from components.worker.elastic import CREATED, OK, Elastic
-from components.worker.handler import Worker
-from migrate.copy.s3 import Entry, Side, describe, list_versions
+from migrate.copy.store import Entry, Store
 from migrate.copy.verify import hash_of
 from migrate.errors import RefusedInput, VerificationFailed
 from migrate.fence import Fence
@@ -83,7 +83,7 @@ class Comparison:
 class Sides:
     """A storage and the search that shows it. `elastic` is reached with the pipeline's rights."""
 
-    side: Side
+    side: Store
     search: Elasticsearch
     elastic: Elastic
     index: str = INDEX
@@ -91,7 +91,7 @@ class Sides:
 
     @property
     def worker(self) -> Worker:
-        return Worker(objects_of(self.side), self.elastic, self.side.storage.bucket, self.side.storage.prefix)
+        return Worker(objects_of(self.side), self.elastic)
 
 
 def compare(sides: Sides, patience: float) -> Comparison:
@@ -207,16 +207,16 @@ def _take_documents(sides: Sides, database: sqlite3.Connection) -> None:
 
 def _take_objects(sides: Sides, database: sqlite3.Connection) -> None:
     meter = Meter(sides.report, Progress(move="verify"))
-    current = (e for e in list_versions(sides.side) if e.is_latest and not e.is_delete_marker and is_searchable(e.key))
+    current = (e for e in sides.side.list_versions() if e.is_latest and not e.is_delete_marker and is_searchable(e.key))
     for row in in_threads(current, lambda entry: _read(sides.side, entry), threads=THREADS, name="verify"):
         database.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", row)
         meter.add(1)
     meter.tell()
 
 
-def _read(side: Side, entry: Entry) -> tuple[Any, ...]:
+def _read(side: Store, entry: Entry) -> tuple[Any, ...]:
     """(id, key, revision, hash, why it is unreadable) of an object, by its HEAD where that has a SHA-256."""
-    found = describe(side, entry.key, entry.version_id)
+    found = side.describe(entry.key, entry.version_id)
     try:
         revision = revision_of(entry.key, found.metadata)
     except NotIndexable as error:
@@ -227,7 +227,7 @@ def _read(side: Side, entry: Entry) -> tuple[Any, ...]:
     return document_id(entry.key), entry.key, revision, _hash(side, entry.key, entry.version_id), None
 
 
-def _hash(side: Side, key: str, version_id: str) -> str:
+def _hash(side: Store, key: str, version_id: str) -> str:
     return hash_of(side, key, version_id).partition(":")[2]
 
 
@@ -273,7 +273,7 @@ def _again(sides: Sides, some: Sequence[Difference]) -> Iterator[Difference]:
             yield still
 
 
-def _difference(side: Side, key: str, held: Held | None, document: Mapping[str, Any] | None) -> Difference | None:
+def _difference(side: Store, key: str, held: Held | None, document: Mapping[str, Any] | None) -> Difference | None:
     id, indexed = document_id(key), document["_version"] if document else None
     source = document["_source"] if document else {"deleted": True}
     if held is None:

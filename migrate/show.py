@@ -207,7 +207,7 @@ def tenant(data: Data) -> RenderableType:
     for name in ("storages", "searches"):
         for unit in layout[name]:
             state = "serves" if unit["id"] in serves else "to be dropped" if unit["release"] else "being built"
-            units.add_row(unit["id"], unit.get("kind", "search"), unit["key"] or "vendor's", state)
+            units.add_row(unit["id"], unit.get("kind") or f"search {unit['version']}", unit["key"] or "vendor's", state)
     for pipe in layout["pipelines"]:
         units.add_row(pipe["id"], f"pipeline {pipe['storage']} -> {pipe['search']}", "-", pipe["state"])
     gate = layout["gate"]
@@ -241,14 +241,14 @@ def keys(rows: list[Data]) -> RenderableType:
 def key_request(data: Data) -> RenderableType:
     lines = [
         f"key {data['key']} of tenant {data['tenant']} is empty and waits for its material.",
-        f"public key   {data['public_key']}   (RSA-4096, DER; send it to the customer)",
+        f"public key   {data['public_key']}   (RSA-4096; send it to the customer)",
         f"valid until  {data['valid_until']}",
         "",
         "the customer runs one of",
-        f"  keyshift key wrap {data['public_key']}",
+        f"  {data['wrap']}",
         *(f"  {line}" for line in data["openssl"]),
         "and sends back the wrapped key with the SHA-256 that is printed; then:",
-        f"  keyshift key upload {data['tenant']} wrapped-key.bin --sha256 ...",
+        f"  keyshift key upload {data['tenant']} WRAPPED --sha256 ...",
     ]
     return Text("\n".join(lines))
 

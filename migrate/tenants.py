@@ -6,18 +6,16 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from components import naming
-from migrate import archive, aws, check, events, placement
+from migrate import archive, check, events, placement
 from migrate.errors import RefusedInput, Waiting
 from migrate.files import private_folder, write_private
 from migrate.intake import Ids
-from migrate.keys import confirmation, imported, wrap
+from migrate.keys import byok, confirmation, wrap
+from migrate.keys import ops as key_ops
 from migrate.live import Live
 from migrate.log import Log
 from migrate.operations import OperationKind
@@ -276,24 +274,14 @@ def key_request(project: Project, name: str, into: Path) -> Data:
             code="no-empty-key",
         )
     live = Live.find(project, name)
-    kms, arn = aws.client(live.operator, "kms"), live.key_arn(key)
-    if kms.describe_key(KeyId=arn)["KeyMetadata"]["KeyState"] != "PendingImport":
-        raise RefusedInput(
-            f"{key} of tenant {name} already holds the customer's key; a new request would make its upload unknown",
-            hint=f"keyshift key list {name}",
-            code="key-already-imported",
-        )
-    requests = folder(project, name) / "key-requests"
-    made = imported.request(kms, arn, requests)
-    into.mkdir(parents=True, exist_ok=True)
-    public_key = into / f"{name}-{key}-wrapping-public-key.der"
-    public_key.write_bytes(imported.public_key_path(requests, made).read_bytes())
+    made = key_ops.of(live).request(key, folder(project, name) / "key-requests", into)
     return {
         "tenant": name,
         "key": key,
-        "public_key": str(public_key),
-        "valid_until": made.valid_to,
-        "openssl": wrap.openssl_lines(public_key),
+        "public_key": str(made.public_key),
+        "valid_until": made.valid_until,
+        "openssl": made.openssl,
+        "wrap": made.wrap,
     }
 
 
@@ -317,19 +305,17 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
             f"tenant {name} has no key to import into", hint=f"keyshift key request {name}", code="no-empty-key"
         )
     records(project).refuse_sealed(name)
-    wrapped = _read(file)
+    wrapped = read(file)
     live = Live.find(project, name)
     key = _pending_key(tenant.layout) or imported_keys[-1]
     try:
-        found = imported.upload(
-            aws.client(live.operator, "kms"), live.key_arn(key), wrapped, sha256, folder(project, name) / "key-requests"
-        )
+        found = key_ops.of(live).upload(key, wrapped, sha256, folder(project, name) / "key-requests")
     except (RefusedInput, Waiting) as refused:
         refused.message = f"{file}: {refused.message}"
         if refused.code in _UPLOAD_HINTS:
             refused.hint = _UPLOAD_HINTS[refused.code].format(name=name)
         raise
-    note_upload(project, name, key, fingerprint=found.key_material_id, sha256=found.wrapped_sha256)
+    note_upload(project, name, key, fingerprint=found.material, sha256=found.sha256)
     unfinished = records(project).unfinished(name)
     if tenant.layout.mode is Mode.BYOK and tenant.layout.serves is not None:
         PendingRotations(connect(project.home)).note(name, key)
@@ -337,8 +323,8 @@ def key_upload(project: Project, name: str, file: Path, sha256: str) -> Data:
         "tenant": name,
         "key": key,
         "state": "imported before; nothing was changed" if found.already else "imported",
-        "fingerprint": found.key_material_id,
-        "sha256": found.wrapped_sha256,
+        "fingerprint": found.material,
+        "sha256": found.sha256,
         "pending_rotation": _pending_rotation(project, tenant.layout, unfinished),
         "next": _after_upload(tenant, unfinished),
     }
@@ -350,46 +336,47 @@ def keys(project: Project, name: str) -> list[Data]:
     if not tenant.layout.keys:
         return []
     live = Live.find(project, name)
-    kms = aws.client(live.operator, "kms")
-    rows = []
+    ops, rows = key_ops.of(live), []
     for key in tenant.layout.keys:
-        described = _described(kms, live.key_arn(key.id))
+        described = ops.describe(key.id)
         users = [u.id for u in (*tenant.layout.storages, *tenant.layout.searches) if u.key == key.id]
         rows.append(
             {
                 "id": key.id,
                 "state": str(key.state),
-                "kms_state": described["KeyState"],
+                "kms_state": described.state,
                 "used_by": ", ".join(users) or "nothing",
-                "fingerprint": described.get("CurrentKeyMaterialId", "-"),
-                "arn": described["Arn"],
-                "made_at": _instant(described.get("CreationDate")),
-                "ends_at": _instant(described.get("DeletionDate") or described.get("ValidTo")),
+                "fingerprint": described.material,
+                "arn": described.id,
+                "made_at": described.made_at,
+                "ends_at": described.ends_at,
             }
         )
     return rows
 
 
-def _instant(at: datetime | None) -> str | None:
-    return at and at.isoformat()
-
-
-def _described(kms: Any, arn: str) -> Data:
-    """What KMS says of a key; of one in the customer's account it may say nothing at all."""
-    try:
-        return kms.describe_key(KeyId=arn)["KeyMetadata"]
-    except ClientError as error:
-        return {"KeyState": aws.code_of(error), "Arn": arn}
-
-
 def wrap_key(public_key: Path, output: Path, key: Path | None, keep: Path | None) -> Data:
     """The customer's side: wraps a key, needs no cloud and no tenant."""
-    made = wrap.wrap(_read(public_key), _read(key) if key else None)
+    made = wrap.wrap(read(public_key), read(key) if key else None)
     wrap.save(made, output, keep)
     return {
         "file": str(output),
         "bytes": len(made.wrapped),
         "sha256": made.wrapped_sha256,
+        "kept": str(keep) if keep else None,
+    }
+
+
+def wrap_key_for_azure(kek: Path, output: Path, key: Path | None, keep: Path | None) -> Data:
+    """The customer's side for a vault: wraps an RSA private key, needs no cloud and no tenant."""
+    made = byok.wrap(byok.KeyExchangeKey.read(read(kek)), read(key) if key else None)
+    if keep is not None:
+        wrap.keep_plaintext(made.private_key, keep)
+    write_private(output, made.file)
+    return {
+        "file": str(output),
+        "bytes": len(made.file),
+        "sha256": made.sha256,
         "kept": str(keep) if keep else None,
     }
 
@@ -414,7 +401,7 @@ def _pending_key(layout: Layout) -> str | None:
     return pending[-1] if pending else None
 
 
-def _read(file: Path) -> bytes:
+def read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
@@ -435,12 +422,11 @@ def archive_import(project: Project, name: str, path: Path, ids: Ids, report: Re
 def encryption(project: Project, name: str) -> Data:
     """Which key encrypts what serves, as the cloud says it, not as the layout does."""
     live = Live.find(project, name)
-    side, search = live.storage(live.serves.storage), live.outputs["searches"][live.serves.search]
-    rules = live.client("runner", "s3").get_bucket_encryption(Bucket=side.storage.bucket)
-    rule = rules["ServerSideEncryptionConfiguration"]["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+    search = live.outputs["searches"][live.serves.search]
+    bucket, key = live.cloud.encryption(live.serves.storage)
     return {
-        "bucket": side.storage.bucket,
-        "bucket_key": rule.get("KMSMasterKeyID"),
+        "bucket": bucket,
+        "bucket_key": key,
         "deployment": search["deployment_id"],
         "deployment_key": search["key_arn"],
     }

@@ -1,4 +1,4 @@
-"""The same on Azure, by the shapes of azure-native. No component makes these yet: proved as functions only."""
+"""The same on Azure, by the shapes of azure-native."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ HOME_KINDS = frozenset({"azuread:index/application:Application"})
 """What is made of Entra, in our own directory: the application that a customer installs."""
 _NARROW = re.compile(
     r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
-    r"(Microsoft\.Storage/storageAccounts/[^/]+(/.+)?|Microsoft\.KeyVault/vaults/[^/]+/keys/[^/]+)"
+    r"(Microsoft\.Storage/storageAccounts/[^/]+(/.+)?|Microsoft\.KeyVault/vaults/[^/]+/(keys|secrets)/[^/]+)"
 )
+_VAULT = re.compile(r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.KeyVault/vaults/[^/]+")
+_OFFICERS = ("14b46e9e-c2b7-41b4-b07b-48a6ebf60603", "b86a8fe4-44ce-4948-aee5-eccb2c155cd7")
+"""Key Vault Crypto Officer and Secrets Officer: who imports a key cannot be given it before it is there."""
 
 
 def _encrypted(one: Resource, _: Mapping[str, Any]) -> Found:
@@ -45,9 +48,10 @@ def _tls(one: Resource, _: Mapping[str, Any]) -> Found:
         yield "requests without TLS 1.2 would be answered"
 
 
-def _versioned(one: Resource, _: Mapping[str, Any]) -> Found:
-    if one.get("isVersioningEnabled") is not True:
-        yield "an overwritten or deleted blob would be gone"
+def _purgeable(one: Resource, _: Mapping[str, Any]) -> Found:
+    for kept in ("isVersioningEnabled", "deleteRetentionPolicy.enabled", "containerDeleteRetentionPolicy.enabled"):
+        if one.get(kept, default=False) is not False:
+            yield f"{kept} would keep what a purge has deleted"
 
 
 def _container_private(one: Resource, _: Mapping[str, Any]) -> Found:
@@ -74,7 +78,10 @@ def _import_only(one: Resource, _: Mapping[str, Any]) -> Found:
 
 def _narrow(one: Resource, _: Mapping[str, Any]) -> Found:
     scope = one.get("scope")
-    if not isinstance(scope, str) or not _NARROW.fullmatch(scope):
+    if one.tenant is None and isinstance(scope, str) and _VAULT.fullmatch(scope):
+        if not str(one.get("roleDefinitionId")).endswith(_OFFICERS):
+            yield "a role for a whole vault is an officer's, who imports keys and drops secrets, and no one else's"
+    elif not isinstance(scope, str) or not _NARROW.fullmatch(scope):
         yield "the role is assigned for more than one account, container or key that is known"
 
 
@@ -123,13 +130,13 @@ def _rules() -> Iterator[Rule]:
         ("CIS Azure 3.15", "SOC 2 CC6.7"),
     )
     yield _rule(
-        "azure-storage-versioned",
-        "An account keeps every version of its blobs.",
-        "Set is_versioning_enabled=True.",
-        f"{LEARN}/storage/blobs/versioning-overview",
-        _versioned,
+        "azure-storage-purgeable",
+        "An account keeps nothing of what is deleted: a purge under a verdict is a purge.",
+        "Set is_versioning_enabled=False and both delete_retention policies to enabled=False.",
+        f"{LEARN}/storage/blobs/soft-delete-blob-overview",
+        _purgeable,
         frozenset({kinds.AZURE_BLOB_SERVICE}),
-        ("SOC 2 A1.2",),
+        ("SOC 2 C1.2", "ISO 27001 A.8.10"),
     )
     yield _rule(
         "azure-storage-container-private",
@@ -170,8 +177,8 @@ def _rules() -> Iterator[Rule]:
     )
     yield _rule(
         "azure-access-narrow",
-        "A role is assigned for one account, container or key.",
-        "Take the scope from the id of the account, container or key.",
+        "A role is assigned for one container, queue, secret or key; a stamp's officers have its vault.",
+        "Take the scope from the id of the container, queue, secret or key.",
         f"{LEARN}/role-based-access-control/best-practices",
         _narrow,
         frozenset({kinds.AZURE_ROLE_ASSIGNMENT}),

@@ -34,5 +34,7 @@ AZURE_KEY = "azure-native:keyvault:Key"
 AZURE_ROLE_ASSIGNMENT = "azure-native:authorization:RoleAssignment"
 AZURE_AD_PREFIX = "azuread:"
 
-STATEFUL = frozenset({BUCKET, IMPORTED_KEY, KEY, DEPLOYMENT, INDEX})
+STATEFUL = frozenset(
+    {BUCKET, IMPORTED_KEY, KEY, DEPLOYMENT, INDEX, AZURE_ACCOUNT, AZURE_CONTAINER, AZURE_KEY, AZURE_VAULT}
+)
 """What holds data, or without which data cannot be read."""

@@ -29,7 +29,7 @@ class Finding:
 def proof(rule: Rule) -> str:
     """How a rule is proved; the last column of the table."""
     if rule.cloud == "azure":
-        return "function only; no component yet"
+        return "function, graph"
     return "function" if rule.check_change else "function, engine"
 
 

@@ -20,7 +20,8 @@ def main() -> int:
     arguments = _arguments()
     folder = arguments.dir or Path(os.environ.get("KEYSHIFT_SANDBOX_DIR") or ".sandbox")
     try:
-        return _COMMANDS[arguments.command](Sandbox(folder), arguments)
+        sandbox = Sandbox(folder, azure=True) if arguments.azure else Sandbox(folder)
+        return _COMMANDS[arguments.command](sandbox, arguments)
     except SandboxError as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return 1
@@ -29,6 +30,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--dir", type=Path, help="the sandbox's folder; else KEYSHIFT_SANDBOX_DIR, else .sandbox")
+    common.add_argument(
+        "--azure", action="store_true", help="the Azure half too; else only if KEYSHIFT_SANDBOX_AZURE=1 says so"
+    )
     common.add_argument("--json", action="store_true", help="say it as JSON")
     parser = argparse.ArgumentParser(prog="python -m sandbox", description="The local cloud for tests and demo.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,4 +1,5 @@
-"""Starts and stops the local cloud: one process for AWS, one for Elastic Cloud, in a folder of their own.
+"""Starts and stops the local cloud: one process for AWS, one for Elastic Cloud, in a folder of their own; on
+request one for Azure.
 
 The folder holds everything: `sandbox.json` (ports, chosen once, and pids), the servers' state, `logs/`,
 `bin/` with the Pulumi provider plugins and `env` with the variables that point programs here. State
@@ -18,6 +19,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,7 +32,7 @@ from typing import Any
 from engine import paths
 
 REGION = "eu-west-1"
-PACKAGES = ("aws", "ec", "elasticstack")
+PACKAGES = ("aws", "azure-native", "azuread", "ec", "elasticstack")
 HOST = "127.0.0.1"
 
 # Below what systems give to outgoing connections: one of those could take a port while the sandbox is down.
@@ -42,10 +44,14 @@ STOP_SECONDS = 45
 KILL_SECONDS = 10
 RELEASE_SECONDS = 5
 LOG_LINES = 20
+WORKLOAD_SUBJECT = "system:serviceaccount:keyshift:runner"
 _POLL_SECONDS = 0.05
 
+# Variables that lead programs to a cloud, this one or another: the servers themselves must not follow them.
+_CLOUDS = ("ARM_", "AWS_", "AZURE_", "EC_", "PULUMI_")
+
 # What `reset` may delete. Anything else in the folder is somebody's own.
-_OWNED = ("aws", "bin", "elastic", "env", "logs", "passphrase", "sandbox.json", "state", "tmp")
+_OWNED = ("aws", "azure", "bin", "elastic", "env", "logs", "passphrase", "sandbox.json", "state", "tmp")
 
 
 class SandboxError(Exception):
@@ -59,6 +65,7 @@ class Server:
     name: str
     module: str
     python: Callable[[], Path]
+    speaks_tls: bool = False
 
 
 def emulator_python() -> Path:
@@ -74,6 +81,13 @@ SERVERS = (
     Server("aws", "sandbox.aws", emulator_python),
     Server("elastic", "sandbox.elastic", lambda: Path(sys.executable)),
 )
+# Only for who asks: its storage costs seconds and 150 MB.
+AZURE = Server("azure", "sandbox.azure", lambda: Path(sys.executable), speaks_tls=True)
+
+
+def wants_azure() -> bool:
+    """Whether KEYSHIFT_SANDBOX_AZURE asks for the Azure half."""
+    return os.environ.get("KEYSHIFT_SANDBOX_AZURE", "") not in {"", "0"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Sandbox:
     """The sandbox in one folder. `up` and `down` of the same folder wait for each other."""
 
     folder: Path
+    azure: bool = field(default_factory=wants_azure)
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,8 +129,8 @@ class Sandbox:
         """Starts what is not running and waits until it answers. True if something had to be started."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._alone():
-            processes = self._processes() or self._first_ports()
-            stopped = [server for server in SERVERS if not processes[server.name].is_running]
+            processes = self._with_ports(self._processes())
+            stopped = [server for server in self._servers(processes) if not processes[server.name].is_running]
             for server in stopped:
                 _refuse_taken(processes[server.name].port)
             self._record(processes)
@@ -173,11 +188,16 @@ class Sandbox:
     def status(self) -> list[Status]:
         """How each server is."""
         processes = self._processes()
-        return [self._status(server.name, processes.get(server.name)) for server in SERVERS]
+        return [self._status(server, processes.get(server.name)) for server in self._servers(processes)]
 
     @property
     def is_up(self) -> bool:
         return all(status.state == "up" for status in self.status())
+
+    def _servers(self, processes: Mapping[str, Process]) -> tuple[Server, ...]:
+        """Azure too if it was asked for, or runs."""
+        running = processes.get(AZURE.name)
+        return (*SERVERS, AZURE) if self.azure or (running is not None and running.is_running) else SERVERS
 
     def environment(self) -> dict[str, str]:
         """The variables that point a program at this sandbox; empty values hide what the caller's shell may have."""
@@ -189,6 +209,7 @@ class Sandbox:
             raise SandboxError(f"the sandbox in {self.folder} was never up: run `python -m sandbox up`")
         return {
             **self._aws_environment(processes["aws"].port),
+            **self._azure_environment(processes),
             "EC_API_KEY": key.read_text(encoding="utf-8").strip(),
             "EC_ENDPOINT": f"http://{HOST}:{processes['elastic'].port}",
             "PATH": _with_first(str(self.folder / "bin"), os.environ.get("PATH", os.defpath)),
@@ -220,6 +241,13 @@ class Sandbox:
             "AWS_SHARED_CREDENTIALS_FILE": str(self.folder / "aws" / "credentials"),
         }
 
+    def _azure_environment(self, processes: Mapping[str, Process]) -> dict[str, str]:
+        """Nothing where Azure was not asked for; then a shell's own Azure variables stay, and lead elsewhere."""
+        folder = self.folder / "azure"
+        if AZURE not in self._servers(processes) or not (folder / "operator.json").exists():
+            return {}
+        return azure_environment(folder, processes[AZURE.name].port)
+
     # The record
 
     @contextlib.contextmanager
@@ -247,18 +275,18 @@ class Sandbox:
         }
         _write(self.folder / "sandbox.json", json.dumps(document, indent=2) + "\n", mode=0o600)
 
-    def _first_ports(self) -> dict[str, Process]:
+    def _with_ports(self, known: Mapping[str, Process]) -> dict[str, Process]:
+        """A port for each server that has none yet."""
         candidates = random.sample(PORTS, len(PORTS))
         with contextlib.ExitStack() as stack:  # all held at once, so that no port is given twice
-            return {server.name: Process(_held_port(stack, candidates)) for server in SERVERS}
+            missing = [server.name for server in self._servers(known) if server.name not in known]
+            return {**known, **{name: Process(_held_port(stack, candidates)) for name in missing}}
 
     # Starting
 
     def _start(self, server: Server, processes: Mapping[str, Process]) -> Process:
         port = processes[server.name].port
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "EC_", "PULUMI_"))
-        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_CLOUDS)}
         # the emulator's environment has no editable install of this repository
         environment |= self._aws_environment(processes["aws"].port) | {"PYTHONPATH": str(paths.TREE)}
         log = self._log(server.name)
@@ -278,8 +306,9 @@ class Sandbox:
 
     def _wait(self, processes: Mapping[str, Process]) -> None:
         deadline = time.monotonic() + START_SECONDS
-        for name, process in processes.items():
-            while _health(process.port) is None:
+        for server in self._servers(processes):
+            name, process = server.name, processes[server.name]
+            while _health(process.port, speaks_tls=server.speaks_tls) is None:
                 self._reap()
                 if not process.is_running:
                     raise SandboxError(f"the {name} process ended at its start\n{self._last_lines(name)}")
@@ -314,10 +343,11 @@ class Sandbox:
 
     # Watching and stopping
 
-    def _status(self, name: str, process: Process | None) -> Status:
+    def _status(self, server: Server, process: Process | None) -> Status:
+        name = server.name
         if process is None or not process.is_running:
             return Status(name, "down", process.port if process else None, None, self._log(name))
-        state = "up" if _health(process.port) is not None else "unhealthy"
+        state = "up" if _health(process.port, speaks_tls=server.speaks_tls) is not None else "unhealthy"
         return Status(name, state, process.port, process.pid, self._log(name))
 
     def _wait_for_end(self, process: Process, seconds: float) -> bool:
@@ -339,6 +369,31 @@ class Sandbox:
     def _last_lines(self, name: str) -> str:
         lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join([f"the last lines of {self._log(name)}:", *(f"  {line}" for line in lines[-LOG_LINES:])])
+
+
+def azure_environment(folder: Path, port: int) -> dict[str, str]:
+    """The variables for the Azure half whose state is in `folder`: those of Azure's SDKs and of Pulumi's providers."""
+    operator: dict[str, str] = json.loads((folder / "operator.json").read_text(encoding="utf-8"))
+    bundle = str(folder / "trust.pem")
+    return {
+        "ARM_CLIENT_ID": operator["client_id"],
+        "ARM_CLIENT_SECRET": operator["client_secret"],
+        "ARM_METADATA_HOSTNAME": f"{HOST}:{port}",
+        "ARM_SUBSCRIPTION_ID": operator["subscription_id"],
+        "ARM_TENANT_ID": operator["tenant_id"],
+        "AZURE_AUTHORITY_HOST": f"https://{HOST}:{port}",
+        "AZURE_CLIENT_ID": operator["client_id"],
+        "AZURE_CLIENT_SECRET": operator["client_secret"],
+        "AZURE_FEDERATED_TOKEN_FILE": str(folder / "workload-token"),
+        "AZURE_OPERATOR_OBJECT_ID": operator["object_id"],
+        "AZURE_SUBSCRIPTION_ID": operator["subscription_id"],
+        "AZURE_TENANT_ID": operator["tenant_id"],
+        # what a stamp's configuration says of the tokens in that file
+        "KEYSHIFT_WORKLOAD_ISSUER": f"https://{HOST}:{port}/_workload",
+        "KEYSHIFT_WORKLOAD_SUBJECT": WORKLOAD_SUBJECT,
+        "REQUESTS_CA_BUNDLE": bundle,
+        "SSL_CERT_FILE": bundle,
+    }
 
 
 def _started(pid: int) -> str | None:
@@ -367,9 +422,13 @@ def _kill_group(process: Process) -> None:
         os.killpg(process.pid or 0, signal.SIGKILL)
 
 
-def _health(port: int) -> dict[str, Any] | None:
-    """The server's answer about itself, None if it has none."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+def _health(port: int, *, speaks_tls: bool = False) -> dict[str, Any] | None:
+    """The server's answer about itself, None if it has none. Its certificate is not checked: nothing is told it."""
+    connection = (
+        http.client.HTTPSConnection(HOST, port, timeout=5, context=ssl._create_unverified_context())  # noqa: SLF001
+        if speaks_tls
+        else http.client.HTTPConnection(HOST, port, timeout=5)
+    )
     try:
         connection.request("GET", "/_sandbox/health")
         response = connection.getresponse()

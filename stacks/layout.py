@@ -11,15 +11,28 @@ import hashlib
 import json
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,30}[a-z0-9]$")]
 KeyId = Annotated[str, StringConstraints(pattern=r"^k[1-9][0-9]*$")]
 StorageId = Annotated[str, StringConstraints(pattern=r"^s[1-9][0-9]*$")]
 SearchId = Annotated[str, StringConstraints(pattern=r"^e[1-9][0-9]*$")]
 PipelineId = Annotated[str, StringConstraints(pattern=r"^p[1-9][0-9]*$")]
+
+
+SEARCH_VERSION = "8.19.0"
+"""Elasticsearch's version in a tenant's first search; a later search has that of the one which serves."""
+SEARCH_VERSION_PATTERN = r"^[1-9][0-9]?\.[0-9]{1,3}\.[0-9]{1,3}$"
 
 
 class Cloud(StrEnum):
@@ -38,6 +51,10 @@ OFFERED: dict[Cloud, frozenset[Mode]] = {
     Cloud.AWS: frozenset({Mode.STANDARD, Mode.BYOK, Mode.BYOKMS}),
     Cloud.AZURE: frozenset({Mode.STANDARD, Mode.BYOK, Mode.BYOKV}),
 }
+
+
+SEARCHES_UNDER_CUSTOMER_KEYS = frozenset({Cloud.AWS})
+"""Elsewhere a search lies under Elastic Cloud's own key, and a new key of the customer makes no new search."""
 
 
 class KeyState(StrEnum):
@@ -67,10 +84,12 @@ class _Frozen(BaseModel):
 
 
 class Key(_Frozen):
-    """A customer key. `arn`, `alias` and `material` are set only for a key that we do not make (byokms).
+    """A customer key. `arn` and `alias` are set only for a key that we do not make (byokms, byokv).
 
-    `alias` is the ARN that the customer gave, `arn` the key behind it when it was taken into use, and `material` the
-    id of the key material that was current then: a rotation changes one of the two. `release`: verdict under which
+    On AWS `alias` is the ARN that the customer gave and `arn` the key behind it when it was taken into use; on Azure
+    both are the key's identifier without a version, and `directory` is the customer's Entra tenant. `material` is the
+    id of the key material that was current then, on Azure the key's version: a rotation changes one of the two. Azure
+    alone knows it of a key of ours too, whose storage is pinned to it. `release`: verdict under which
     `protect` is lifted from a key that we made, at the end of its tenant. `archived_under`: the verdict that nothing is
     left under it.
     """
@@ -80,8 +99,15 @@ class Key(_Frozen):
     arn: str | None = None
     alias: str | None = None
     material: str | None = None
+    directory: str | None = None
     release: str | None = None
     archived_under: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a directory where there is none: a digest must not change by what a layout does not say."""
+        said = serialize(self)
+        return said if self.directory is not None else {k: v for k, v in said.items() if k != "directory"}
 
 
 class Storage(_Frozen):
@@ -98,9 +124,12 @@ class Storage(_Frozen):
 
 
 class Search(_Frozen):
+    """`version`: Elasticsearch's. It is fixed when the search is made: another version is another search."""
+
     id: SearchId
     key: KeyId | None = None
     release: str | None = None
+    version: Annotated[str, StringConstraints(pattern=SEARCH_VERSION_PATTERN)] = SEARCH_VERSION
 
 
 class Pipeline(_Frozen):

@@ -5,46 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
-import pulumi_aws as aws
 import sqlalchemy as sql
 
-from components import naming
-from components.aws.key import VendorKey, VendorKeyArgs
-from components.aws.storage import SharedBucket, SharedBucketArgs
 from components.retention import Retention
 from stacks.config import StampSettings
-from stacks.errors import ConfigError
 from stacks.guard import stamp_hook
 from stacks.layout import Cloud
-from stacks.tenant import refuse_foreign_region
-
-EVENT_BUS = "default"
-"""S3 sends its events to the account's default bus and to no other."""
 
 
 def build(settings: StampSettings, engine: sql.Engine) -> dict[str, Any]:
     """Registers the stamp's resources; returns the stack's outputs. Raises ConfigError where it cannot stand."""
-    if settings.cloud is not Cloud.AWS:
-        raise ConfigError(f"{settings.name} should be on {settings.cloud}; this version provisions aws only")
-    refuse_foreign_region(settings.name, settings.region)
-    account = aws.get_caller_identity().account_id
-    retention = Retention(
-        protect=True, hooks=pulumi.ResourceHookBinding(before_delete=[stamp_hook(settings.name, engine)])
-    )
-    key = VendorKey("vendor", VendorKeyArgs(stamp=settings.name, account=account, retention=retention))
-    shared = SharedBucket(
-        "shared",
-        SharedBucketArgs(
-            bucket=naming.shared_bucket(stamp=settings.name, account=account, region=settings.region),
-            key_arn=key.arn,
-            retention=retention,
-        ),
-    )
-    return {
-        "bucket": shared.bucket,
-        "bucket_arn": shared.arn,
-        "vendor_key_arn": key.arn,
-        "region": settings.region,
-        "account_id": account,
-        "event_bus": EVENT_BUS,
-    }
+    hooks = pulumi.ResourceHookBinding(before_delete=[stamp_hook(settings.name, engine)])
+    retention = Retention(protect=True, hooks=hooks)
+    # One cloud's SDK alone: a program pays for an import at every preview and every update.
+    if settings.cloud is Cloud.AZURE:
+        from stacks import azure  # noqa: PLC0415 - as said
+
+        return azure.build_stamp(settings, retention)
+    from stacks import aws  # noqa: PLC0415 - as said
+
+    return aws.build_stamp(settings, retention)

@@ -15,6 +15,7 @@ from components.audiences import ARCHIVE, PIPELINE, RUNNER
 from components.aws import closed
 from components.aws.closed import WRITES
 from components.aws.key import PROBE, USE_THROUGH_S3
+from components.routes import Route
 
 # Versions too: the revisions of a record that is archived again go on counting over its deletion.
 LIST_OBJECTS = ("s3:ListBucket", "s3:ListBucketVersions")
@@ -79,20 +80,6 @@ class Place:
     @property
     def objects_arn(self) -> str:
         return f"{self.bucket_arn}/{self.prefix}*"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """A pipeline as the roles see it; `is_attached`: events reach it, so it reads storage and writes search.
-
-    `takes_edits`: it serves, so it also writes to the storage what is edited in the search.
-    """
-
-    id: str
-    storage: str
-    search: str
-    is_attached: bool
-    takes_edits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

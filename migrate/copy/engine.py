@@ -19,16 +19,15 @@ from botocore import exceptions as botocore_errors
 from botocore.exceptions import ClientError
 
 from migrate.aws import code_of, explained, is_unreadable, status_of
-from migrate.copy.manifest import Copied, Manifest, Row
+from migrate.copy.manifest import Copied, Row
+from migrate.copy.passes import follow_deletions, list_source
 from migrate.copy.s3 import (
     ASLEEP,
     CONTENT_HEADERS,
-    STANDARD,
-    Description,
-    Entry,
     Side,
     abort_uploads,
     called,
+    class_at_target,
     delete_version,
     describe,
     list_versions,
@@ -38,15 +37,13 @@ from migrate.copy.s3 import (
     same_algorithm,
     tags,
 )
-from migrate.copy.settle import Fingerprint
+from migrate.copy.store import Description, Entry
+from migrate.copy.transfer import CopyPass, Transfer
 from migrate.errors import Conflict, RefusedInput
 from migrate.outage import THROTTLED
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
 
-GIGABYTE = 1024**3
-COPY_LIMIT = 5 * GIGABYTE
-PART_BYTES = GIGABYTE
 PATIENCE_SECONDS = 120.0
 PARTS_LIMIT = 10_000
 FULL_OBJECT_IN_PARTS = ("CRC64NVME", "CRC32C", "CRC32")
@@ -54,37 +51,7 @@ FULL_OBJECT_IN_PARTS = ("CRC64NVME", "CRC32C", "CRC32")
 COMPOSITE_IN_PARTS = ("SHA256", "SHA1")
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """From where to where, what is known of it, and how it is cut: threads and multipart in bytes."""
-
-    source: Side
-    target: Side
-    manifest: Manifest
-    threads: int = 16
-    multipart_above: int = COPY_LIMIT
-    part_bytes: int = PART_BYTES
-
-
-@dataclass(frozen=True)
-class CopyPass:
-    """What one pass did. `adopted`: copies that an interrupted pass had made and not noted.
-
-    `source`: the fingerprint of the listing of the source that it copied.
-    """
-
-    number: int
-    listed: int
-    copied: int
-    copied_bytes: int
-    delete_markers: int
-    removed: int
-    adopted: int
-    uploads_aborted: int
-    source: str
-
-
-def copy_pass(transfer: Transfer, report: Report) -> CopyPass:
+def copy_pass(transfer: Transfer[Side], report: Report) -> CopyPass:
     """List the source, copy what is new, and end with a target that has what the source had at the listing.
 
     Killed at any instant and called again it goes on where it was. Raises Waiting while versioning has
@@ -93,37 +60,20 @@ def copy_pass(transfer: Transfer, report: Report) -> CopyPass:
     require_versioning(transfer.source)
     require_versioning(transfer.target)
     uploads, adopted = _mend(transfer)
-    number, listed, source = _list_source(transfer, report)
-    removed = _follow_deletions(transfer)
+    number, listed, source = list_source(transfer, report)
+    removed = follow_deletions(transfer)
     copied, copied_bytes, markers, found = _copy_new(transfer, report)
     return CopyPass(number, listed, copied, copied_bytes, markers, removed, adopted + found, uploads, source)
 
 
-def tidy(transfer: Transfer) -> None:
+def tidy(transfer: Transfer[Side]) -> None:
     """Put in order what an interrupted pass left, without copying more: the manifest then says what the target holds."""
     abort_uploads(transfer.target)
     _mend(transfer)
-    _follow_deletions(transfer)
+    follow_deletions(transfer)
 
 
-def _list_source(transfer: Transfer, report: Report) -> tuple[int, int, str]:
-    meter, whole = Meter(report, Progress(move="list")), Fingerprint()
-    number = transfer.manifest.take(whole.over(list_versions(transfer.source)), meter.add)
-    meter.tell()
-    return number, meter.now.objects, whole.hex()
-
-
-def _follow_deletions(transfer: Transfer) -> int:
-    """Versions deleted for good at the source, after they were copied, go from the target too."""
-    gone = transfer.manifest.vanished()
-    for row in gone:
-        if row.target_version_id is not None:
-            delete_version(transfer.target, row.key, row.target_version_id)
-        transfer.manifest.forget(row)
-    return len(gone)
-
-
-def _copy_new(transfer: Transfer, report: Report) -> tuple[int, int, int, int]:
+def _copy_new(transfer: Transfer[Side], report: Report) -> tuple[int, int, int, int]:
     manifest, totals = transfer.manifest, transfer.manifest.totals()
     meter = Meter(report, Progress(move="copy", objects_total=totals.pending, bytes_total=totals.pending_bytes))
     markers = adopted = 0
@@ -167,7 +117,7 @@ NOTHING_THERE = {"IfNoneMatch": "*"}
 """Also holds where the current version is a delete marker (S3 user guide, "Conditional writes")."""
 
 
-def _copy_key(transfer: Transfer, rows: list[Row]) -> _KeyCopy:
+def _copy_key(transfer: Transfer[Side], rows: list[Row]) -> _KeyCopy:
     """Copy the versions of one key that are not at the target yet, in order."""
     try:
         return _KeyCopy(tuple(_copies(transfer, rows)))
@@ -183,7 +133,7 @@ def _copy_key(transfer: Transfer, rows: list[Row]) -> _KeyCopy:
         raise _foreign(transfer, rows[0].key) from moved
 
 
-def _copies(transfer: Transfer, rows: list[Row]) -> Iterator[Copied]:
+def _copies(transfer: Transfer[Side], rows: list[Row]) -> Iterator[Copied]:
     below: _Below | None = None
     for row in rows:
         if row.target_version_id is not None:
@@ -199,7 +149,7 @@ def _copies(transfer: Transfer, rows: list[Row]) -> Iterator[Copied]:
         below = _Below(copied.target_version_id, copied.target_etag, row.is_delete_marker)
 
 
-def _copy_version(transfer: Transfer, row: Row, below: _Below | None) -> Copied:
+def _copy_version(transfer: Transfer[Side], row: Row, below: _Below | None) -> Copied:
     """Put one version on top of `below`, or where nothing is."""
     if problem := name_problem(row.key, transfer.target.storage.prefix):
         raise RefusedInput(
@@ -225,7 +175,7 @@ def _copy_version(transfer: Transfer, row: Row, below: _Below | None) -> Copied:
     return Copied(row.id, refuse_null_version(transfer.target, row.key, answer.get("VersionId")), etag)
 
 
-def _copy_at_once(transfer: Transfer, row: Row, condition: Mapping[str, str]) -> dict[str, Any]:
+def _copy_at_once(transfer: Transfer[Side], row: Row, condition: Mapping[str, str]) -> dict[str, Any]:
     target = transfer.target
     return _written(
         f"copying {transfer.source.storage}{row.key} to {target.storage}",
@@ -236,18 +186,13 @@ def _copy_at_once(transfer: Transfer, row: Row, condition: Mapping[str, str]) ->
         CopySourceIfMatch=row.etag,
         MetadataDirective="COPY",
         TaggingDirective="COPY",
-        StorageClass=class_at_target(row),
+        StorageClass=class_at_target(row.storage_class),
         **_encryption(target),
         **condition,
     )
 
 
-def class_at_target(row: Row) -> str:
-    """What was restored arrives awake: the fill and every later proof have to read it."""
-    return STANDARD if row.storage_class in ASLEEP else row.storage_class
-
-
-def _mark_deleted(transfer: Transfer, row: Row, below: _Below | None) -> Copied:
+def _mark_deleted(transfer: Transfer[Side], row: Row, below: _Below | None) -> Copied:
     """Re-create a delete marker. On top of an object it is conditional; on nothing or a marker it cannot be."""
     target = transfer.target
     answer = _written(
@@ -286,7 +231,7 @@ def _encryption(target: Side) -> dict[str, Any]:
 # above 5 GB -----------------------------------------------------------------------------------
 
 
-def _copy_in_parts(transfer: Transfer, row: Row, condition: Mapping[str, str]) -> dict[str, Any]:
+def _copy_in_parts(transfer: Transfer[Side], row: Row, condition: Mapping[str, str]) -> dict[str, Any]:
     """Copy one large version part by part. A kill leaves an upload, which the next pass aborts."""
     target = transfer.target
     place = {"Bucket": target.storage.bucket, "Key": target.storage.prefix + row.key}
@@ -302,7 +247,7 @@ def _copy_in_parts(transfer: Transfer, row: Row, condition: Mapping[str, str]) -
     return _written(doing, target.s3.complete_multipart_upload, **place, MultipartUpload={"Parts": parts}, **condition)
 
 
-def _upload_facts(transfer: Transfer, row: Row, described: Description) -> dict[str, Any]:
+def _upload_facts(transfer: Transfer[Side], row: Row, described: Description) -> dict[str, Any]:
     if missing := described.headers.get("MissingMeta"):
         raise RefusedInput(
             f"{transfer.source.storage}{row.key} has {missing} metadata entries that S3 does not show, so that a copy"
@@ -312,7 +257,7 @@ def _upload_facts(transfer: Transfer, row: Row, described: Description) -> dict[
         )
     facts: dict[str, Any] = {
         "Metadata": dict(described.metadata),
-        "StorageClass": class_at_target(row),
+        "StorageClass": class_at_target(row.storage_class),
         **{name: value for name, value in described.headers.items() if name in _WRITABLE_HEADERS},
         **_checksum_in_parts(described.algorithm),
         **_encryption(transfer.target),
@@ -334,7 +279,7 @@ def _checksum_in_parts(algorithm: str | None) -> dict[str, str]:
 
 
 def _copy_part(
-    transfer: Transfer, row: Row, place: Mapping[str, str], number: int, span: tuple[int, int]
+    transfer: Transfer[Side], row: Row, place: Mapping[str, str], number: int, span: tuple[int, int]
 ) -> dict[str, Any]:
     answer = called(
         f"copying part {number} of {transfer.source.storage}{row.key}",
@@ -386,7 +331,7 @@ def _asks_for_patience(error: Exception) -> bool:
 # after a kill ---------------------------------------------------------------------------------
 
 
-def _mend(transfer: Transfer) -> tuple[int, int]:
+def _mend(transfer: Transfer[Side]) -> tuple[int, int]:
     """Settle what an interrupted pass left: uploads are aborted, copies that were made are noted."""
     interrupted = transfer.manifest.interrupted()
     if not interrupted:
@@ -400,7 +345,7 @@ def _mend(transfer: Transfer) -> tuple[int, int]:
     return uploads, adopted
 
 
-def _reconciled(transfer: Transfer, rows: list[Row]) -> list[Copied]:
+def _reconciled(transfer: Transfer[Side], rows: list[Row]) -> list[Copied]:
     """Find copies at the target that the manifest has not noted: the newest there, in the order of the rows.
 
     Raises Conflict if anything there is neither noted nor a true copy of the row it would have to be.
@@ -423,7 +368,7 @@ def _of_key(side: Side, key: str, version_id: str | None = None) -> list[Entry]:
     return [entry for entry in versions if version_id in (None, entry.version_id)]
 
 
-def _is_copy(transfer: Transfer, row: Row, entry: Entry) -> bool:
+def _is_copy(transfer: Transfer[Side], row: Row, entry: Entry) -> bool:
     if row.is_delete_marker or entry.is_delete_marker:
         return row.is_delete_marker and entry.is_delete_marker
     if row.size != entry.size:
@@ -441,7 +386,7 @@ def _with_copy(row: Row, copied: Copied | None) -> Row:
     return replace(row, target_version_id=copied.target_version_id, target_etag=copied.target_etag)
 
 
-def _foreign(transfer: Transfer, key: str) -> Conflict:
+def _foreign(transfer: Transfer[Side], key: str) -> Conflict:
     return Conflict(
         f"{transfer.target.storage}{key} holds something that this move did not put there; it was left as it is",
         hint="find out who wrote it: only this move may write there until the target serves",

@@ -21,12 +21,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Self
 
-from migrate.copy.s3 import NULL_VERSION, Entry, StorageRef
+from migrate.copy.places import as_place
+from migrate.copy.store import Entry, Place
 from migrate.errors import Conflict, RefusedInput, VerificationFailed
 
 FORMAT = "1"
 PAGE = 500
 EXAMPLES = 10
+NULL_VERSION = "null"
 NEWER = "is there, but not in the manifest"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -136,7 +138,7 @@ class Manifest:
         self._db = database
 
     @classmethod
-    def open(cls, path: Path, source: StorageRef, target: StorageRef | None = None) -> Self:
+    def open(cls, path: Path, source: Place, target: Place | None = None) -> Self:
         """Open the manifest at `path`, or begin it. Raises Conflict if it belongs to other storages."""
         path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(path, isolation_level=None)
@@ -167,10 +169,10 @@ class Manifest:
             )
         return cls(sqlite3.connect(path, isolation_level=None))
 
-    def storage(self, where: Where) -> StorageRef:
+    def storage(self, where: Where) -> Place:
         """One of the two storages that the manifest is about."""
         about = json.loads(self.noted("about") or "{}")
-        return StorageRef(**about[where])
+        return as_place(about[where])
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -345,12 +347,12 @@ class Manifest:
             whole.update(line.encode() + b"\n")
         return whole.hexdigest()
 
-    def where(self, storage: StorageRef) -> Where:
+    def where(self, storage: Place) -> Where:
         """Which of the manifest's two storages this one is. Raises Conflict if it is neither."""
         about = json.loads(self.noted("about") or "{}")
         for where in Where:
-            known = about.get(where) or {}
-            if (known.get("bucket"), known.get("prefix")) == (storage.bucket, storage.prefix):
+            known = about.get(where)
+            if known and str(as_place(known)) == str(storage):
                 return where
         raise Conflict(f"the manifest is not about {storage}", code="manifest-of-another-move")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from migrate.copy.manifest import Manifest, State, Where
-from migrate.copy.s3 import Side, called, delete_version, fits_xml, list_uploads, list_versions
-from migrate.errors import CloudError, Conflict, VerificationFailed
+from migrate.copy.store import Store
+from migrate.errors import Conflict, VerificationFailed
 from migrate.guard import Check, unguarded
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
@@ -35,7 +34,7 @@ class Purge:
     batch is deleted whether this runner may still act.
     """
 
-    side: Side
+    side: Store
     where: Where
     manifest: Manifest
     verdict: Verdict
@@ -88,21 +87,21 @@ def purge(job: Purge, report: Report) -> Purged:
     return Purged(deleted, size)
 
 
-def residue(side: Side) -> Residue:
+def residue(side: Store) -> Residue:
     """Count what is left: versions, delete markers, unfinished uploads."""
     versions = markers = 0
-    for entry in list_versions(side):
+    for entry in side.list_versions():
         markers += entry.is_delete_marker
         versions += not entry.is_delete_marker
-    return Residue(versions, markers, sum(1 for _ in list_uploads(side)))
+    return Residue(versions, markers, sum(1 for _ in side.list_uploads()))
 
 
-def prove_empty(side: Side) -> Residue:
+def prove_empty(side: Store) -> Residue:
     """Raise VerificationFailed unless nothing at all is left below the prefix."""
     left = residue(side)
     if not left.none:
-        versions = [f"{entry.key} (version {entry.version_id})" for entry in islice(list_versions(side), EXAMPLES)]
-        uploads = [f"{key} (an unfinished upload)" for key, _ in islice(list_uploads(side), EXAMPLES)]
+        versions = [f"{entry.key} (version {entry.version_id})" for entry in islice(side.list_versions(), EXAMPLES)]
+        uploads = [f"{key} (an unfinished upload)" for key, _ in islice(side.list_uploads(), EXAMPLES)]
         raise VerificationFailed(
             f"{side.storage} is not empty: {left.versions} versions, {left.delete_markers} delete markers,"
             f" {left.uploads} unfinished uploads are left; they came after the purge had begun, and were kept:"
@@ -133,8 +132,8 @@ def _refuse_unproven(job: Purge) -> None:
 
 def _refuse_unknown(job: Purge, report: Report) -> None:
     meter = Meter(report, Progress(move="list-before-purge"))
-    found = job.manifest.compare(job.where, list_versions(job.side), meter.add)
-    uploads = list(islice(list_uploads(job.side), 1))
+    found = job.manifest.compare(job.where, job.side.list_versions(), meter.add)
+    uploads = list(islice(job.side.list_uploads(), 1))
     if found.unknown or uploads:
         examples = [*found.examples, *(f"{key} (an unfinished upload)" for key, _ in uploads)]
         raise Conflict(
@@ -145,17 +144,12 @@ def _refuse_unknown(job: Purge, report: Report) -> None:
         )
 
 
-def way_out(side: Side) -> str:
+def way_out(side: Store) -> str:
     """What a person does about a write that landed in the old storage after the new one had begun to serve.
 
     Nothing carries it over by itself: Archive may have written the same key to the new storage since.
     """
-    place = f"--bucket {side.storage.bucket} --key {side.storage.prefix}KEY"
-    return (
-        f"fetch each of them (aws s3api get-object {place} --version-id ID FILE), archive it anew if it is wanted,"
-        f" remove it (aws s3api delete-object {place} --version-id ID; abort-multipart-upload for an upload),"
-        " then resume"
-    )
+    return f"{side.way_out()}, then resume"
 
 
 def _batches(job: Purge) -> Iterator[list[_Doomed]]:
@@ -173,33 +167,5 @@ def _doomed(job: Purge) -> Iterator[_Doomed]:
 
 
 def _delete(job: Purge, batch: list[_Doomed]) -> list[_Doomed]:
-    """One call for all whose keys XML can carry; the others, which a document can only misname, one by one."""
-    together = [entry for entry in batch if fits_xml(entry.key)]
-    if together:
-        job.guard()
-        _delete_together(job.side, together)
-    for entry in batch:
-        if not fits_xml(entry.key):
-            job.guard()
-            delete_version(job.side, entry.key, entry.version_id)
+    job.side.delete_versions([(entry.key, entry.version_id) for entry in batch], job.guard)
     return batch
-
-
-def _delete_together(side: Side, batch: list[_Doomed]) -> None:
-    answer: dict[str, Any] = called(
-        f"deleting {len(batch)} versions of {side.storage}",
-        side.s3.delete_objects,
-        Bucket=side.storage.bucket,
-        Delete={
-            "Objects": [{"Key": side.storage.prefix + e.key, "VersionId": e.version_id} for e in batch],
-            "Quiet": True,
-        },
-    )
-    if errors := answer.get("Errors"):
-        first = errors[0]
-        raise CloudError(
-            f"{len(errors)} of {len(batch)} versions of {side.storage} could not be deleted, the first of them"
-            f" {first.get('Key')}: {first.get('Code')} ({first.get('Message')})",
-            cloud_code=str(first.get("Code")),
-            hint="run it again when the reason is gone; what was deleted stays deleted",
-        )

@@ -1,21 +1,36 @@
-"""What a move asks of S3: listings in true order, one version's description, its deletion.
+"""What a move and Archive ask of S3: listings in true order, one version's description, conditional writes, deletion.
 
-Everything else that knows S3's request shapes is in `engine` (copying) and `purge` (deleting).
+Everything else that knows S3's request shapes is in `engine` (copying).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote_plus
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
-from migrate.aws import code_of, explained
-from migrate.errors import RefusedInput, Waiting
+from components.worker.handler import S3Objects
+from migrate.aws import code_of, explained, is_about_a_key, status_of
+from migrate.copy.reading import until_whole
+from migrate.copy.s3_client import ORDER, prepare
+from migrate.copy.store import Content, Description, Entry, Store
+from migrate.errors import CloudError, KeyshiftError, RefusedInput, Waiting
+
+__all__ = ["prepare"]
+
+Made = TypeVar("Made")
 
 NULL_VERSION = "null"
 CHECKSUMS = ("SHA256", "SHA512", "SHA1", "CRC64NVME", "CRC32C", "CRC32")
@@ -36,15 +51,14 @@ CONTENT_HEADERS = (
 KEY_LIMIT_BYTES = 1024
 """S3 user guide, "Naming Amazon S3 objects": at most 1,024 bytes of UTF-8."""
 STANDARD = "STANDARD"
+CHUNK = 1024 * 1024
+DENIALS = frozenset({"AccessDenied", "403"})
+BROKEN_OFF = (IncompleteReadError, ResponseStreamingError, ReadTimeoutError, ConnectionClosedError)
+"""What boto3 raises while a body is read."""
 ASLEEP = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects have to be restored before S3 reads or copies them."""
-_ORDER = "KeyshiftOrder"
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """XML 1.0, section 2.2: no document can hold these, not even as a reference."""
-_BROKEN_XML = re.compile(
-    rb"&#(?:x0*[0-8bBcCeEfF]|x0*1[0-9a-fA-F]|0*(?:[0-8]|1[124-9]|2[0-9]|3[01])|x[fF]{3}[eEfF]|6553[45]);"
-    rb"|[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]"
-)
 
 
 @dataclass(frozen=True)
@@ -64,81 +78,198 @@ class StorageRef:
                 f"the prefix {self.prefix!r} has to end in a slash: it would also take in its neighbours"
             )
 
+    def keyless(self) -> StorageRef:
+        return replace(self, key_arn=None)
+
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
 
 
 @dataclass(frozen=True)
 class Side:
-    """A storage and the client to reach it with."""
+    """A storage and the client to reach it with: a `Store`. The client has to be `prepare`d."""
 
     s3: Any = field(repr=False)
     storage: StorageRef
 
+    lists_tags = False
+    counts_from = 0
 
-@dataclass(frozen=True)
-class Entry:
-    """One object version or delete marker of a listing. `key` is relative to the storage's prefix."""
+    def list_versions(self, below: str = "") -> Iterator[Entry]:
+        return list_versions(self, below)
 
-    key: str
-    version_id: str
-    etag: str
-    size: int
-    last_modified: str
-    is_latest: bool
-    is_delete_marker: bool
-    storage_class: str
+    def list_uploads(self, below: str = "") -> Iterator[tuple[str, str]]:
+        return list_uploads(self, below)
+
+    def abort_uploads(self, below: str = "") -> int:
+        return abort_uploads(self, below)
+
+    def describe(self, key: str, version_id: str) -> Description:
+        return describe(self, key, version_id)
+
+    def tags(self, key: str, version_id: str) -> dict[str, str]:
+        return tags(self, key, version_id)
+
+    def read_version(self, key: str, version_id: str, make: Callable[[Content], Made]) -> Made:
+        """Raises CloudError for a refusal, boto3's own error once the body has broken off again and again."""
+
+        def read() -> Made:
+            answer = called(f"reading {self.storage}{key}", self.s3.get_object, **self.place(key), VersionId=version_id)
+            with closing(answer["Body"]):
+                return make(_content(answer))
+
+        return until_whole(read, BROKEN_OFF)
+
+    def read_now(self, key: str, make: Callable[[Content], Made]) -> Made | None:
+        try:
+            answer = self.s3.get_object(**self.place(key), ChecksumMode="ENABLED")
+        except ClientError as error:
+            if self._is_absent(key, error):
+                return None
+            raise explained(error, f"reading {self.storage}{key}") from error
+        with closing(answer["Body"]):
+            return make(_content(answer))
+
+    def _is_absent(self, key: str, error: ClientError) -> bool:
+        """Whether a read failed because there is no object now.
+
+        S3 answers 403 instead of 404 to a role that may list one prefix only (API_GetObject, Permissions).
+        """
+        if status_of(error) == 404:
+            return True
+        if status_of(error) != 403 or is_about_a_key(error):
+            return False
+        newest = next((entry for entry in list_versions(self, key) if entry.key == key), None)
+        return newest is None or newest.is_delete_marker
+
+    def last_revision(self, key: str) -> int | None:
+        for entry in list_versions(self, key):
+            if entry.key != key:
+                break
+            if not entry.is_delete_marker:
+                return int(describe(self, key, entry.version_id).metadata["revision"])
+        return None
+
+    def write(  # noqa: PLR0913 - the parts of one request
+        self, key: str, body: bytes | IO[bytes], metadata: Mapping[str, str], *, condition: str, sha256: str, size: int
+    ) -> bool:
+        try:
+            self.s3.put_object(
+                **self.place(key),
+                Body=body,
+                ContentLength=size,
+                Metadata=metadata,
+                ChecksumSHA256=sha256,
+                **({"IfMatch": condition} if condition else {"IfNoneMatch": "*"}),
+            )
+        except ClientError as error:
+            if status_of(error) in {404, 409, 412} and code_of(error) != "NoSuchBucket":
+                return False
+            raise explained(error, f"archiving {self.storage}{key}") from error
+        return True
+
+    def put(self, key: str, body: bytes, metadata: Mapping[str, str]) -> None:
+        about = {"Metadata": metadata} if metadata else {}
+        called(f"writing {self.storage}{key}", self.s3.put_object, **self.place(key), Body=body, **about)
+
+    def remove(self, key: str) -> None:
+        called(f"deleting {key}", self.s3.delete_object, **self.place(key))
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        delete_version(self, key, version_id)
+
+    def delete_versions(self, doomed: Iterable[tuple[str, str]], guard: Callable[[], None]) -> None:
+        """One call for all whose keys XML can carry; the others, which a document can only misname, one by one."""
+        batch = list(doomed)
+        together = [one for one in batch if fits_xml(one[0])]
+        if together:
+            guard()
+            _delete_together(self, together)
+        for key, version_id in batch:
+            if not fits_xml(key):
+                guard()
+                delete_version(self, key, version_id)
+
+    def write_attempts(self, key: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+        """A part of an upload needs PutObject."""
+        s3, place = self.s3, self.place(key)
+        tagging = {"TagSet": [{"Key": "probe", "Value": "write"}]}
+        yield "PutObject", lambda: s3.put_object(**place, Body=b"")
+        yield "PutObjectTagging", lambda: s3.put_object_tagging(**place, Tagging=tagging)
+        yield "CreateMultipartUpload", lambda: s3.create_multipart_upload(**place)
+        yield "DeleteObject", lambda: s3.delete_object(**place)
+
+    def denial(self, action: str, attempt: Callable[[], Any]) -> str:
+        try:
+            attempt()
+        except ClientError as error:
+            # A role that could not even be assumed says nothing about what its holders may do.
+            is_denied = error.operation_name == action and code_of(error) in DENIALS
+            if is_denied and not is_about_a_key(error):
+                return code_of(error)
+            raise explained(error, f"probing whether {self.storage} can still be written") from error
+        return ""
+
+    def worker_objects(self) -> S3Objects:
+        return S3Objects(self.s3, self.storage.bucket, self.storage.prefix)
+
+    def key_problem(self, described: Description) -> str:
+        wanted = self.storage.key_arn
+        if wanted is not None and described.key_arn != wanted:
+            return f"encrypted under {described.key_arn or 'no KMS key'} instead of {wanted}"
+        return "encrypted through a bucket key" if wanted is not None and described.bucket_key else ""
+
+    def name_problem(self, key: str) -> str:
+        return name_problem(key, self.storage.prefix)
+
+    def way_out(self) -> str:
+        place = f"--bucket {self.storage.bucket} --key {self.storage.prefix}KEY"
+        return (
+            f"fetch each of them (aws s3api get-object {place} --version-id ID FILE), archive it anew if it is wanted,"
+            f" remove it (aws s3api delete-object {place} --version-id ID; abort-multipart-upload for an upload)"
+        )
+
+    def place(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.storage.bucket, "Key": self.storage.prefix + key}
 
 
-@dataclass(frozen=True)
-class Description:
-    """What must be the same on both sides of a copy, and the key that encrypts it."""
-
-    size: int
-    etag: str
-    checksum: str | None
-    metadata: Mapping[str, str]
-    headers: Mapping[str, str]
-    key_arn: str | None
-    bucket_key: bool
-    tag_count: int
-    algorithm: str | None = None
-    storage_class: str = STANDARD
-    is_asleep: bool = False
-    """Whether S3 refuses to read it until it is restored."""
+def _content(answer: Mapping[str, Any]) -> Content:
+    stored = answer.get("ChecksumSHA256")
+    is_whole = stored and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    return Content(
+        metadata=answer.get("Metadata", {}),
+        size=answer["ContentLength"],
+        chunks=answer["Body"].iter_chunks(CHUNK),
+        condition=answer["ETag"],
+        sha256=stored if is_whole else None,
+    )
 
 
-def prepare(s3: Any) -> Any:
-    """Teach a client what boto3 cannot do by itself; returns the client.
-
-    - The order of versions and delete markers: S3 lists both in one order, newest first, but boto3 sorts
-      them into two lists, and `LastModified` (whole seconds) cannot tell what came first within a second.
-    - Answers about a key with control characters, which S3 writes into XML that no parser takes.
-    - An `Expires` header that is no date (`ExpiresString`): S3 keeps it as it came, boto3 sends dates only.
-    """
-    events = s3.meta.events
-    events.register("before-parse.s3.ListObjectVersions", _remember_order, unique_id="keyshift-order")
-    # So named it comes before boto3's own handlers: an answer that cannot be parsed they take for a failure of S3.
-    events.register("before-parse.*.*", _mend_xml, unique_id="keyshift-xml")
-    create = "s3.CreateMultipartUpload"
-    events.register(f"before-parameter-build.{create}", _keep_expires, unique_id="keyshift-expires")
-    events.register(f"before-call.{create}", _send_expires, unique_id="keyshift-expires-header")
-    return s3
-
-
-def _mend_xml(response_dict: dict[str, Any], **_: Any) -> None:
-    """The key in such an answer is only an echo of what was asked; listings encode their keys."""
-    if isinstance(response_dict.get("body"), bytes):
-        response_dict["body"] = _BROKEN_XML.sub(b"?", response_dict["body"])
+def _delete_together(side: Side, batch: list[tuple[str, str]]) -> None:
+    answer: dict[str, Any] = called(
+        f"deleting {len(batch)} versions of {side.storage}",
+        side.s3.delete_objects,
+        Bucket=side.storage.bucket,
+        Delete={
+            "Objects": [{"Key": side.storage.prefix + key, "VersionId": version_id} for key, version_id in batch],
+            "Quiet": True,
+        },
+    )
+    if errors := answer.get("Errors"):
+        first = errors[0]
+        raise CloudError(
+            f"{len(errors)} of {len(batch)} versions of {side.storage} could not be deleted, the first of them"
+            f" {first.get('Key')}: {first.get('Code')} ({first.get('Message')})",
+            cloud_code=str(first.get("Code")),
+            hint="run it again when the reason is gone; what was deleted stays deleted",
+        )
 
 
-def _keep_expires(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    context["keyshift_expires"] = params.pop("ExpiresString", None)
-
-
-def _send_expires(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-    if context.get("keyshift_expires"):
-        params["headers"]["Expires"] = context["keyshift_expires"]
+def in_s3(store: Store) -> Side:
+    """A storage of a move that only S3 knows. Raises KeyshiftError for another: its plan is wrong."""
+    if not isinstance(store, Side):
+        raise KeyshiftError(f"{store.storage} does not lie in S3, where alone this can be done", code="plan-unfit")
+    return store
 
 
 def fits_xml(key: str) -> bool:
@@ -152,12 +283,6 @@ def name_problem(key: str, prefix: str) -> str:
     if not size:
         return "its name is the prefix itself, and nothing would be left of it"
     return f"its name would have {size} bytes there, {KEY_LIMIT_BYTES} are the most" if size > KEY_LIMIT_BYTES else ""
-
-
-def _remember_order(response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
-    customized_response_dict[_ORDER] = [
-        tag.decode() for tag in re.findall(rb"<(Version|DeleteMarker)>", response_dict["body"])
-    ]
 
 
 def list_versions(side: Side, below: str = "") -> Iterator[Entry]:
@@ -176,7 +301,7 @@ def list_versions(side: Side, below: str = "") -> Iterator[Entry]:
 
 def _entries(page: Mapping[str, Any], cut: int) -> Iterator[Entry]:
     lists = {"Version": iter(page.get("Versions", ())), "DeleteMarker": iter(page.get("DeleteMarkers", ()))}
-    for kind in page[_ORDER]:
+    for kind in page[ORDER]:
         found = next(lists[kind])
         yield Entry(
             key=found["Key"][cut:],
@@ -190,15 +315,15 @@ def _entries(page: Mapping[str, Any], cut: int) -> Iterator[Entry]:
         )
 
 
-def list_uploads(side: Side) -> Iterator[tuple[str, str]]:
+def list_uploads(side: Side, below: str = "") -> Iterator[tuple[str, str]]:
     """(full key, upload id) of every unfinished multipart upload below the prefix."""
-    return ((key, upload_id) for key, upload_id, _ in _uploads(side))
+    return ((key, upload_id) for key, upload_id, _ in _uploads(side, below))
 
 
-def _uploads(side: Side) -> Iterator[tuple[str, str, datetime]]:
+def _uploads(side: Side, below: str = "") -> Iterator[tuple[str, str, datetime]]:
     """(full key, upload id, when it was begun, by S3's clock)."""
     # boto3 asks for encoded keys, and decodes them, in the listings of objects but not in this one.
-    ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix, "EncodingType": "url"}
+    ask = {"Bucket": side.storage.bucket, "Prefix": side.storage.prefix + below, "EncodingType": "url"}
     while True:
         page = called(f"listing uploads of {side.storage}", side.s3.list_multipart_uploads, **ask)
         for upload in page.get("Uploads", ()):
@@ -250,6 +375,11 @@ def _counts(name: str, head: Mapping[str, Any]) -> bool:
     if name in {"ObjectLockMode", "ObjectLockRetainUntilDate"}:
         return head["ObjectLockRetainUntilDate"] > datetime.now(UTC)
     return True
+
+
+def class_at_target(storage_class: str) -> str:
+    """What was restored arrives awake: the fill and every later proof have to read it."""
+    return STANDARD if storage_class in ASLEEP else storage_class
 
 
 def same_algorithm(one: str | None, other: str | None) -> bool:
@@ -319,13 +449,13 @@ def delete_version(side: Side, key: str, version_id: str) -> None:
     )
 
 
-def abort_uploads(side: Side, *, begun_before: datetime | None = None) -> int:
+def abort_uploads(side: Side, below: str = "", *, begun_before: datetime | None = None) -> int:
     """Abort every unfinished multipart upload below the prefix; returns how many there were.
 
     `begun_before`: only those begun then or earlier.
     """
     count = 0
-    for key, upload_id, begun in _uploads(side):
+    for key, upload_id, begun in _uploads(side, below):
         if begun_before is not None and begun > begun_before:
             continue
         count += 1

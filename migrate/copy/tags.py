@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from migrate.copy.engine import Transfer
 from migrate.copy.manifest import Manifest, Row
 from migrate.copy.s3 import Side, StorageRef, called, tags
+from migrate.copy.transfer import Transfer
 from migrate.errors import CloudError
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
+from migrate.queues import SqsQueues
 
 TOGETHER = 500
-COUNTS = tuple(f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed"))
 _GONE = frozenset({"NoSuchVersion", "NoSuchKey", "MethodNotAllowed"})
 
 
@@ -49,6 +49,15 @@ class TagQueue:
     url: str
     storage: StorageRef
 
+    def make_one(self, side: Any, key: str) -> None:
+        """Change a tag of an object of our own, to hear of it."""
+        called(
+            f"tagging a probe in {self.storage}",
+            side.s3.put_object_tagging,
+            **side.place(key),
+            Tagging={"TagSet": [{"Key": "probe", "Value": "tags"}]},
+        )
+
     def hear(self) -> Heard | None:
         """The next messages, or None if there are none now. They come again unless they are forgotten."""
         # A long poll asks all of SQS's servers, a short one only some.
@@ -72,9 +81,7 @@ class TagQueue:
 
     def is_empty(self) -> bool:
         """By SQS's own count, which is approximate: ask twice."""
-        doing = f"counting the tag changes in {self.storage}"
-        answer = called(doing, self.sqs.get_queue_attributes, QueueUrl=self.url, AttributeNames=list(COUNTS))
-        return not any(int(answer["Attributes"][name]) for name in COUNTS)
+        return not any(SqsQueues(self.sqs).counted(self.url))
 
     def _changes(self, body: str) -> Iterator[TagChange]:
         """EventBridge gives the key as it is; S3 encodes it in its own notifications only."""
@@ -92,7 +99,7 @@ class TagQueue:
             yield TagChange(key.removeprefix(self.storage.prefix), version_id)
 
 
-def follow(queue: TagQueue, transfer: Transfer, report: Report) -> tuple[int, set[str]]:
+def follow(queue: TagQueue, transfer: Transfer[Side], report: Report) -> tuple[int, set[str]]:
     """Take in every tag change that waits; (target versions whose tags were set, all keys that were heard of).
 
     A message goes only once what it says has been done: killed and called again, nothing is missed.
@@ -108,7 +115,7 @@ def follow(queue: TagQueue, transfer: Transfer, report: Report) -> tuple[int, se
     return followed, keys
 
 
-def sweep(transfer: Transfer, report: Report) -> int:
+def sweep(transfer: Transfer[Side], report: Report) -> int:
     """The same without events: read the tags of every version on both sides. Exact, but two requests a version."""
     meter = Meter(report, Progress(move="compare-tags", objects_total=transfer.manifest.totals().versions))
     rows, changed = transfer.manifest.rows(), 0
@@ -130,7 +137,7 @@ def rows_of(manifest: Manifest, changes: Iterable[TagChange]) -> list[Row]:
     return list(found.values())
 
 
-def set_again(transfer: Transfer, rows: Iterable[Row]) -> int:
+def set_again(transfer: Transfer[Side], rows: Iterable[Row]) -> int:
     """Give target versions the tags that their sources have now; what was changed counts as not compared any more."""
     differing = differing_tags(transfer, rows)
     transfer.manifest.unverified([row.id for row, _ in differing])
@@ -152,7 +159,7 @@ def set_again(transfer: Transfer, rows: Iterable[Row]) -> int:
     return len(differing)
 
 
-def differing_tags(transfer: Transfer, rows: Iterable[Row]) -> list[tuple[Row, dict[str, str]]]:
+def differing_tags(transfer: Transfer[Side], rows: Iterable[Row]) -> list[tuple[Row, dict[str, str]]]:
     """The copied versions whose tags differ between the two sides, each with those of the source."""
     copied = (row for row in rows if row.target_version_id is not None and not row.is_delete_marker)
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.copy.engine import Transfer, class_at_target
 from migrate.copy.manifest import NEWER, Differences, Row, Where
 from migrate.copy.merkle import MerkleRoot
-from migrate.copy.reading import read_version
-from migrate.copy.s3 import Description, Side, describe, list_versions, same_algorithm, tags
+from migrate.copy.s3 import class_at_target, same_algorithm
+from migrate.copy.store import Content, Description, Store
+from migrate.copy.transfer import Transfer
 from migrate.errors import VerificationFailed
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
 
-CHUNK = 1024 * 1024
 NOTED_TOGETHER = 200
 
 
@@ -56,7 +55,7 @@ class _Compared:
     difference: str
 
 
-def verify_storage(transfer: Transfer, run: str, report: Report) -> StorageVerification:
+def verify_storage(transfer: Transfer[Any], run: str, report: Report) -> StorageVerification:
     """Compare the two storages, version by version. Raises VerificationFailed for any difference, or for nothing.
 
     `run` names this verification: killed and called again under the same name it goes on, under
@@ -77,7 +76,7 @@ def verify_storage(transfer: Transfer, run: str, report: Report) -> StorageVerif
     )
 
 
-def verify_copied(transfer: Transfer, run: str, report: Report) -> int:
+def verify_copied(transfer: Transfer[Any], run: str, report: Report) -> int:
     """Compare the contents of what is copied so far, while the source still changes; returns how many versions.
 
     `verify_storage` under the same `run` then compares only what was copied since: what takes long is
@@ -87,7 +86,7 @@ def verify_copied(transfer: Transfer, run: str, report: Report) -> int:
     return sum(1 for row in transfer.manifest.rows() if row.verified_in == run)
 
 
-def verify_untouched(transfer: Transfer, report: Report) -> Untouched:
+def verify_untouched(transfer: Transfer[Any], report: Report) -> Untouched:
     """Prove that the source still holds all that the manifest lists: what allows a half-made target to be purged.
 
     Jobs may be writing: what is newer was never copied. Raises VerificationFailed for a version that is missing or
@@ -95,7 +94,7 @@ def verify_untouched(transfer: Transfer, report: Report) -> Untouched:
     """
     manifest = transfer.manifest
     meter = Meter(report, Progress(move="list-source", objects_total=manifest.totals().versions))
-    found = manifest.compare(Where.SOURCE, list_versions(transfer.source), meter.add)
+    found = manifest.compare(Where.SOURCE, transfer.source.list_versions(), meter.add)
     if found.missing or found.disordered:
         examples = [one for one in found.examples if not one.endswith(NEWER)]
         raise VerificationFailed(
@@ -107,7 +106,7 @@ def verify_untouched(transfer: Transfer, report: Report) -> Untouched:
     return Untouched(manifest.totals().versions, found.unknown, manifest.digest())
 
 
-def _refuse_nothing(transfer: Transfer) -> None:
+def _refuse_nothing(transfer: Transfer[Any]) -> None:
     if transfer.manifest.totals().versions == 0:
         raise VerificationFailed(
             f"there is nothing to compare: the manifest of {transfer.source.storage} lists no version at all",
@@ -116,7 +115,7 @@ def _refuse_nothing(transfer: Transfer) -> None:
         )
 
 
-def _same_versions(transfer: Transfer, report: Report) -> None:
+def _same_versions(transfer: Transfer[Any], report: Report) -> None:
     pending = transfer.manifest.totals().pending
     if pending:
         raise VerificationFailed(
@@ -126,14 +125,14 @@ def _same_versions(transfer: Transfer, report: Report) -> None:
     _hold(transfer, Where.TARGET, transfer.target, report)
 
 
-def _hold(transfer: Transfer, where: Where, side: Side, report: Report) -> None:
+def _hold(transfer: Transfer[Any], where: Where, side: Store, report: Report) -> None:
     meter = Meter(report, Progress(move=f"list-{where}", objects_total=transfer.manifest.totals().versions))
-    found = transfer.manifest.compare(where, list_versions(side), meter.add)
+    found = transfer.manifest.compare(where, side.list_versions(), meter.add)
     if not found.none:
         raise _differs(side, where, found)
 
 
-def _differs(side: Side, where: Where, found: Differences) -> VerificationFailed:
+def _differs(side: Store, where: Where, found: Differences) -> VerificationFailed:
     hint = "copy what changed, then verify again" if where is Where.SOURCE else "find out who wrote there"
     return VerificationFailed(
         f"{side.storage} is not what the manifest lists: {found.unknown} versions too many, {found.missing} missing,"
@@ -143,7 +142,7 @@ def _differs(side: Side, where: Where, found: Differences) -> VerificationFailed
     )
 
 
-def _same_contents(transfer: Transfer, run: str, report: Report) -> int:
+def _same_contents(transfer: Transfer[Any], run: str, report: Report) -> int:
     _require_tags_readable(transfer)
     manifest, totals = transfer.manifest, transfer.manifest.totals()
     meter = Meter(report, Progress(move="verify", objects_total=totals.versions, bytes_total=totals.bytes))
@@ -174,30 +173,32 @@ def _same_contents(transfer: Transfer, run: str, report: Report) -> int:
     return streamed
 
 
-def _require_tags_readable(transfer: Transfer) -> None:
+def _require_tags_readable(transfer: Transfer[Any]) -> None:
     """Raise CloudError unless tags can be read: HEAD hides their number from who may not, as if there were none."""
     row = next((row for row in transfer.manifest.rows() if row.target_version_id and not row.is_delete_marker), None)
     if row is not None:
-        tags(transfer.source, row.key, row.version_id)
-        tags(transfer.target, row.key, row.target_version_id or "")
+        transfer.source.tags(row.key, row.version_id)
+        transfer.target.tags(row.key, row.target_version_id or "")
 
 
-def _not_verified_in(transfer: Transfer, run: str) -> Iterator[Row]:
+def _not_verified_in(transfer: Transfer[Any], run: str) -> Iterator[Row]:
     rows = transfer.manifest.rows()
     return (row for row in rows if row.target_version_id is not None and row.verified_in != run)
 
 
-def _compare(transfer: Transfer, row: Row) -> _Compared:
+def _compare(transfer: Transfer[Any], row: Row) -> _Compared:
     if row.is_delete_marker:
         return _Compared(row, None, streamed=False, difference="")
     target_id = row.target_version_id or ""
-    source = describe(transfer.source, row.key, row.version_id)
-    target = describe(transfer.target, row.key, target_id)
-    wrong = [*_unequal(source, target), *_wrong_key(target, transfer.target.storage.key_arn)]
-    if target.storage_class != class_at_target(row):
+    source = transfer.source.describe(row.key, row.version_id)
+    target = transfer.target.describe(row.key, target_id)
+    wrong = list(_unequal(source, target))
+    if problem := transfer.target.key_problem(target):
+        wrong.append(problem)
+    if target.storage_class != class_at_target(row.storage_class):
         wrong.append(f"storage class {row.storage_class} and {target.storage_class}")
     if (source.tag_count or target.tag_count) and (
-        tags(transfer.source, row.key, row.version_id) != tags(transfer.target, row.key, target_id)
+        transfer.source.tags(row.key, row.version_id) != transfer.target.tags(row.key, target_id)
     ):
         wrong.append("tags")
     checksum, streamed = target.checksum, False
@@ -221,28 +222,19 @@ def _unequal(source: Description, target: Description) -> Iterator[str]:
         yield "checksum"
 
 
-def _wrong_key(target: Description, key_arn: str | None) -> Iterator[str]:
-    if key_arn is None:
-        return
-    if target.key_arn != key_arn:
-        yield f"encrypted under {target.key_arn or 'no KMS key'} instead of {key_arn}"
-    if target.bucket_key:
-        yield "encrypted through a bucket key"
-
-
-def hash_of(side: Side, key: str, version_id: str) -> str:
+def hash_of(side: Store, key: str, version_id: str) -> str:
     """`sha256:` and the SHA-256 of one version's bytes, read in pieces."""
 
-    def hashed(answer: Mapping[str, Any]) -> str:
+    def hashed(content: Content) -> str:
         whole = hashlib.sha256()
-        for chunk in answer["Body"].iter_chunks(CHUNK):
+        for chunk in content.chunks:
             whole.update(chunk)
         return f"sha256:{whole.hexdigest()}"
 
-    return read_version(side, key, version_id, hashed)
+    return side.read_version(key, version_id, hashed)
 
 
-def _root(transfer: Transfer) -> str:
+def _root(transfer: Transfer[Any]) -> str:
     """Over (key, place among its versions, delete marker, size, hash), by key and age."""
     root = MerkleRoot()
     for row in transfer.manifest.rows():

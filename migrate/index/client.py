@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from elasticsearch import Elasticsearch
@@ -22,7 +23,7 @@ def from_secret(secrets: Any, name: str) -> Elasticsearch:
     return connect(json.loads(answer["SecretString"]))
 
 
-def connect(secret: dict[str, str]) -> Elasticsearch:
+def connect(secret: Mapping[str, str]) -> Elasticsearch:
     """A client from a secret's content: `endpoint`, and `api_key` (encoded) or `username` and `password`."""
     credentials: dict[str, Any] = {}
     if "api_key" in secret:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from components.worker.document import Document, document_id, is_searchable, tombstone
 from migrate.copy.manifest import Manifest, Where
-from migrate.copy.s3 import StorageRef
+from migrate.copy.store import Place
 from migrate.index.scan import Indexed
 
 PAGE = 500
@@ -64,7 +64,7 @@ class Pair:
 class Documents:
     """The documents that a storage's current objects should have. Uses the manifest's connection and thread."""
 
-    def __init__(self, manifest: Manifest, storage: StorageRef) -> None:
+    def __init__(self, manifest: Manifest, storage: Place) -> None:
         self._manifest = manifest
         self._db: sqlite3.Connection = manifest.connection
         self._db.executescript(_SCHEMA)

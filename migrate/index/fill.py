@@ -18,8 +18,7 @@ from elasticsearch import ApiError, Elasticsearch
 
 from components.worker.document import Document, NotIndexable, document
 from migrate.copy.manifest import Manifest
-from migrate.copy.reading import read_version
-from migrate.copy.s3 import Side
+from migrate.copy.store import Content, Store
 from migrate.errors import CloudError, Conflict, VerificationFailed
 from migrate.index.documents import Documents, Made, ObjectRef
 from migrate.index.scan import scan, search_errors
@@ -59,13 +58,13 @@ class _Lines:
 
 @dataclass(frozen=True)
 class _Job:
-    side: Side
+    side: Store
     manifest: Manifest
     search: Elasticsearch
     index: str
 
 
-def fill(side: Side, manifest: Manifest, search: Elasticsearch, index: str, report: Report) -> Filled:
+def fill(side: Store, manifest: Manifest, search: Elasticsearch, index: str, report: Report) -> Filled:
     """Send every document of `side` that `index` does not hold, or holds of an earlier revision.
 
     `side` is one of the manifest's two storages. Raises VerificationFailed for an object that has no
@@ -122,14 +121,14 @@ def _hide(job: _Job, documents: Documents) -> int:
     return len(hidden)
 
 
-def _read(side: Side, ref: ObjectRef) -> _Lines:
+def _read(side: Store, ref: ObjectRef) -> _Lines:
     """The document of one object version; its bytes go through the hash and are not kept."""
 
-    def made(answer: Mapping[str, Any]) -> Document:
-        return document(ref.key, answer["Metadata"], answer["ContentLength"], answer["Body"].iter_chunks(CHUNK))
+    def made(content: Content) -> Document:
+        return document(ref.key, content.metadata, content.size, content.chunks)
 
     try:
-        return _line(read_version(side, ref.key, ref.version_id, made), ref)
+        return _line(side.read_version(ref.key, ref.version_id, made), ref)
     except NotIndexable as error:
         raise VerificationFailed(
             f"{side.storage}{ref.key} has no document: {error}",

@@ -9,18 +9,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
-from botocore.exceptions import ClientError
 from elasticsearch import Elasticsearch
 
 from components.worker.document import Document, NotIndexable, document, document_id
-from migrate.aws import code_of, explained, status_of
 from migrate.copy.manifest import Manifest
 from migrate.copy.merkle import MerkleRoot
-from migrate.copy.s3 import Side
+from migrate.copy.store import Content, Store
 from migrate.errors import VerificationFailed
 from migrate.index.documents import Documents, Pair
 from migrate.index.scan import Indexed, scan, search_errors
@@ -29,7 +25,6 @@ from migrate.progress import Meter, Progress, Report
 
 EXAMPLES = 10
 THREADS = 16
-CHUNK = 1024 * 1024
 TOGETHER = 500
 AGREES_WITHIN_SECONDS = 180.0
 """How long the pipeline has to bring one change; typically it takes seconds."""
@@ -48,13 +43,13 @@ class LiveVerification:
 
 @dataclass(frozen=True)
 class _Job:
-    side: Side
+    side: Store
     search: Elasticsearch
     index: str
 
 
 def verify_live_index(  # noqa: PLR0913 - the two sides, who watches, and for how long
-    side: Side,
+    side: Store,
     manifest: Manifest,
     search: Elasticsearch,
     index: str,
@@ -152,18 +147,15 @@ def _agrees(job: _Job, key: str) -> bool:
 def _made_now(job: _Job, key: str) -> Document | None:
     """The document that the object would have now, None if there is no object."""
     side = job.side
+
+    def made(content: Content) -> Document:
+        return document(key, content.metadata, content.size, content.chunks)
+
     try:
-        answer: Any = side.s3.get_object(Bucket=side.storage.bucket, Key=side.storage.prefix + key)
-    except ClientError as error:
-        if status_of(error) == 404 or code_of(error) == "NoSuchKey":
-            return None
-        raise explained(error, f"reading {side.storage}{key}") from error
-    with closing(answer["Body"]) as body:
-        try:
-            return document(key, answer["Metadata"], answer["ContentLength"], body.iter_chunks(CHUNK))
-        except NotIndexable as error:
-            raise VerificationFailed(
-                f"{side.storage}{key} has no document: {error}",
-                hint="it is not what Archive writes; mend or remove it, then run this again",
-                code="not-indexable",
-            ) from error
+        return side.read_now(key, made)
+    except NotIndexable as error:
+        raise VerificationFailed(
+            f"{side.storage}{key} has no document: {error}",
+            hint="it is not what Archive writes; mend or remove it, then run this again",
+            code="not-indexable",
+        ) from error

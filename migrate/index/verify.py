@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 
 from migrate.copy.manifest import Manifest
 from migrate.copy.merkle import MerkleRoot
-from migrate.copy.s3 import Side
+from migrate.copy.store import Store
 from migrate.errors import VerificationFailed
 from migrate.index.documents import Documents, Pair
 from migrate.index.scan import Indexed, scan
@@ -35,7 +35,7 @@ class IndexVerification:
 
 
 def verify_index(  # noqa: PLR0913 - the two sides, who watches, and since when
-    side: Side,
+    side: Store,
     manifest: Manifest,
     search: Elasticsearch,
     index: str,

@@ -11,11 +11,13 @@ from typing import Any
 from elasticsearch import ApiError
 
 from migrate import aws
+from migrate.copy.s3 import in_s3
 from migrate.errors import KeyshiftError, Waiting
 from migrate.keys.check import Alias, Came, Finding, Report, Ways, check, direct, trial
 from migrate.live import Live
 from migrate.operations import Request
 from stacks.layout import KeyState, Layout, Mode
+from stacks.units import CUSTOMERS
 
 TOKEN_LENGTH = 16
 
@@ -82,7 +84,7 @@ def require_through_s3(live: Live, key: str) -> None:
         return
     for storage in _storages(live, key):
         side = live.storage(storage)
-        found = trial(side, storage, live.key_arn(key))
+        found = trial(in_s3(side), storage, live.key_arn(key))
         if found.came is Came.FAILED:
             raise unfit(live.layout, key, Report(alias_of(live.layout, key).arn, None, [found]))
 
@@ -105,7 +107,7 @@ def ways(live: Live, key: str | None, *, is_writable: bool = False) -> Ways:
     for storage in _storages(live, key) if key else ():
         is_serving = live.layout.serves is not None and live.layout.serves.storage == storage
         roles = ("archive", "runner") if is_serving else ("runner",)
-        storages[storage] = {role: live.storage(storage, role) for role in roles}
+        storages[storage] = {role: in_s3(live.storage(storage, role)) for role in roles}
     searches = [u.id for u in live.layout.searches if key and u.key == key and u.id in live.outputs.get("searches", {})]
     return Ways(
         describer=aws.client(live.operator, "kms"),
@@ -139,11 +141,13 @@ def next_command(layout: Layout) -> str | None:
     if bound and layout.serves is None:
         return f"keyshift resume {name}"
     if bound and layout.mode is Mode.STANDARD:
-        return f"keyshift enable {name} --mode {Mode.BYOKMS}"
+        return f"keyshift enable {name} --mode {CUSTOMERS[layout.cloud]}"
     if bound and layout.mode is Mode.BYOK:
-        return f"keyshift change {name} --mode {Mode.BYOKMS}"
+        return f"keyshift change {name} --mode {CUSTOMERS[layout.cloud]}"
     if layout.mode is Mode.BYOKMS and not layout.keys:
         return f"keyshift key policy {name} --account NUMBER, then keyshift key onboard {name} --alias ARN"
+    if layout.mode is Mode.BYOKV and not layout.keys:
+        return f"keyshift key onboard {name} --vault URI --key NAME --directory ID"
     return None
 
 

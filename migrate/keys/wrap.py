@@ -61,11 +61,12 @@ def save(wrapped: Wrapped, wrapped_to: Path, plaintext_to: Path | None) -> None:
     RefusedInput then, with nothing written.
     """
     if plaintext_to is not None:
-        _keep_plaintext(wrapped.key_material, plaintext_to)
+        keep_plaintext(wrapped.key_material, plaintext_to)
     write_private(wrapped_to, wrapped.wrapped)
 
 
-def _keep_plaintext(material: bytes, file: Path) -> None:
+def keep_plaintext(material: bytes, file: Path) -> None:
+    """Writes a key for its owner alone. Raises RefusedInput, with nothing written, where another one stands."""
     if not file.exists():
         write_private(file, material, replace=False)
     elif file.read_bytes() != material:

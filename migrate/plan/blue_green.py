@@ -16,6 +16,7 @@ from migrate.plan.parts import (
     prove_empty,
     purge_search,
     released,
+    search_key,
     unused_key,
     usable_wait,
     watched,
@@ -38,6 +39,8 @@ from stacks.layout import (
     Storage,
     StorageKind,
 )
+
+ONBOARD_WITH = {Mode.BYOKMS: "--alias ARN", Mode.BYOKV: "--vault URI --key NAME --directory ID"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ def _to_customer_key(request: Request, layout: Layout, mode: Mode) -> list[Phase
         if mode is not Mode.BYOK:
             raise RefusedInput(
                 f"tenant {layout.tenant} has no key of its customer for the mode {mode} yet",
-                hint=f"bind one first: keyshift key onboard {layout.tenant} --alias ARN",
+                hint=f"bind one first: keyshift key onboard {layout.tenant} {ONBOARD_WITH[mode]}",
                 code="no-key-bound",
             )
         keyed = with_new_key(layout)
@@ -157,14 +160,17 @@ def blue_green(request: Request, layout: Layout, goal: Goal) -> list[Phase]:
         for units, letter in ((layout.storages, "s"), (layout.searches, "e"), (layout.pipelines, "p"))
     )
 
-    keyed = layout if goal.key is None else activated(layout, goal.key)
+    keyed = layout if goal.key is None else activated(layout, goal.key, request.materials)
     built = keyed.model_copy(
         update={
             "storages": (
                 *watched(layout.storages, serves.storage, is_watched=True),
                 Storage(id=s, kind=goal.kind, key=goal.key),
             ),
-            "searches": (*layout.searches, Search(id=e, key=goal.key)),
+            "searches": (
+                *layout.searches,
+                Search(id=e, key=search_key(layout, goal.key), version=layout.search(serves.search).version),
+            ),
             "pipelines": (
                 *layout.pipelines,
                 Pipeline(id=p, storage=s, search=e, state=PipelineState.DETACHED),

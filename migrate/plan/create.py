@@ -9,6 +9,7 @@ from migrate.plan.parts import (
     checked,
     fit_wait,
     material_wait,
+    search_key,
     unused_key,
     usable_wait,
     with_key,
@@ -53,7 +54,7 @@ def onboard(request: Request, layout: Layout) -> list[Phase]:
     return [Phase(name="onboard", title=f"let the tenant's runner try {key.id}", layout=checked(bound))]
 
 
-def create(_: Request, layout: Layout) -> list[Phase]:
+def create(request: Request, layout: Layout) -> list[Phase]:
     """A new tenant: standard is whole at once; one under its customer's key gets its storage once that key is in.
 
     Where the key is the customer's own, the roles come first: without them nobody can try it.
@@ -63,10 +64,10 @@ def create(_: Request, layout: Layout) -> list[Phase]:
     if not layout.keys:
         return [Phase(name="roles", title="make the roles that will try the customer's key", layout=layout)]
     key, is_theirs = layout.keys[-1].id, layout.keys[-1].arn is not None
-    whole = activated(layout, key).model_copy(
+    whole = activated(layout, key, request.materials).model_copy(
         update={
             "storages": (Storage(id="s1", kind=StorageKind.DEDICATED, key=key),),
-            "searches": (Search(id="e1", key=key),),
+            "searches": (Search(id="e1", key=search_key(layout, key)),),
             "pipelines": (Pipeline(id="p1", storage="s1", search="e1", state=PipelineState.RUNNING),),
             "serves": Serves(storage="s1", search="e1", pipeline="p1"),
         }

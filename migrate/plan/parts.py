@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from migrate.operations import Move, Wait
-from stacks.layout import Dropped, Key, KeyState, Layout, Mode, PipelineState, Search, Storage
+from stacks.layout import (
+    SEARCHES_UNDER_CUSTOMER_KEYS,
+    Dropped,
+    Key,
+    KeyState,
+    Layout,
+    Mode,
+    PipelineState,
+    Search,
+    Storage,
+)
 
 Unit = TypeVar("Unit", Storage, Search)
 
@@ -20,8 +31,16 @@ def with_new_key(layout: Layout) -> Layout:
     return checked(layout.model_copy(update={"keys": (*layout.keys, key)}))
 
 
-def activated(layout: Layout, key: str) -> Layout:
-    return _with_key_state(layout, key, KeyState.ACTIVE)
+def activated(layout: Layout, key: str, materials: Mapping[str, str] | None = None) -> Layout:
+    """With a key in use, and the material that it was filled with where the cloud pins a storage to it."""
+    material = (materials or {}).get(key)
+    keys = tuple(k.model_copy(update={"material": material}) if k.id == key and material else k for k in layout.keys)
+    return _with_key_state(layout.model_copy(update={"keys": keys}), key, KeyState.ACTIVE)
+
+
+def search_key(layout: Layout, key: str | None) -> str | None:
+    """The key that a search lies under where its storage lies under `key`."""
+    return key if layout.cloud in SEARCHES_UNDER_CUSTOMER_KEYS else None
 
 
 def _with_key_state(layout: Layout, key: str, state: KeyState) -> Layout:
@@ -79,6 +98,10 @@ def with_key(layout: Layout, key: Key) -> Layout:
     ids = [k.id for k in layout.keys]
     keys = tuple(key if k.id == key.id else k for k in layout.keys) if key.id in ids else (*layout.keys, key)
     return layout.model_copy(update={"keys": keys})
+
+
+def number(id: str) -> int:
+    return int(id[1:])
 
 
 def next_id(units: tuple, letter: str, dropped: tuple[Dropped, ...] = ()) -> str:

@@ -12,8 +12,10 @@ from migrate.plan.parts import (
     checked,
     material_wait,
     next_id,
+    number,
     purge_search,
     released,
+    search_key,
     unused_key,
     usable_wait,
     with_new_key,
@@ -35,7 +37,12 @@ from stacks.layout import (
 
 
 def rotate(request: Request, layout: Layout) -> list[Phase]:
-    """A new key in our account: the storage is re-keyed in place, the search is made anew, the old key put away."""
+    """A new key in our account: the storage is re-keyed in place, the search is made anew, the old key put away.
+
+    With `request.vendor_key` the stamp has a new key and has re-keyed the shared storage: what is left is the search.
+    """
+    if request.vendor_key is not None and layout.mode is Mode.STANDARD:
+        return rebuild_search(request, layout)
     _refuse_unless_ours(layout)
     keyed = layout if unused_key(layout) else with_new_key(layout)
     key = unused_key(keyed)
@@ -44,7 +51,10 @@ def rotate(request: Request, layout: Layout) -> list[Phase]:
     if key.state is KeyState.PENDING:
         title = f"make {key.id} and wait for its material"
         awaited = [Phase(name="key", title=title, layout=keyed, waits=(material_wait(key.id),))]
-    return [*awaited, *_on_the_same_storage(request, keyed, key.id)]
+    searched = search_key(keyed, key.id)
+    if searched is None:
+        return [*awaited, *_redirected(request, keyed, key.id)]
+    return [*awaited, *_on_the_same_storage(request, keyed, search_key=searched, storage_key=key.id)]
 
 
 def _refuse_unless_ours(layout: Layout) -> None:
@@ -52,8 +62,8 @@ def _refuse_unless_ours(layout: Layout) -> None:
         return
     if layout.mode is Mode.STANDARD:
         raise RefusedInput(
-            f"tenant {layout.tenant} is in mode {Mode.STANDARD}: it is under the vendor's key, which AWS rotates by itself",
-            hint=f"to move it under its customer's key: keyshift enable {layout.tenant}",
+            f"tenant {layout.tenant} is in mode {Mode.STANDARD}: it is under the vendor's key, which is its stamp's",
+            hint=f"keyshift stamp rotate {layout.stamp}; or under its customer's key: keyshift enable {layout.tenant}",
             code="no-customer-key",
         )
     raise RefusedInput(
@@ -63,9 +73,69 @@ def _refuse_unless_ours(layout: Layout) -> None:
     )
 
 
-def rebuild_search(request: Request, layout: Layout) -> list[Phase]:
-    """A new search under the same key, filled from the storage that serves; nothing of the storage changes."""
-    return _on_the_same_storage(request, layout, _serving(layout).search_key)
+def rebuild_search(request: Request, layout: Layout, *, version: str | None = None) -> list[Phase]:
+    """A new search under the same key, filled from the storage that serves; nothing of the storage changes.
+
+    `version`: of the new search, that of the old one if none is given.
+    """
+    now = _serving(layout)
+    return _on_the_same_storage(
+        request, layout, search_key=now.search_key, storage_key=now.storage_key, version=version
+    )
+
+
+def _redirected(request: Request, layout: Layout, key: str) -> list[Phase]:
+    """Where the cloud wraps a storage's own keys anew and the search lies under no key of the customer's.
+
+    Nothing is moved and nothing closed: the storage is pinned to the new key, proved to have come to it, and only then
+    is the old one put out of use.
+    """
+    now = _serving(layout)
+    old, verdict = now.storage_key, f"{request.operation}-drained"
+    redirected = _stored_under(activated(layout, key, request.materials), now.serves.storage, key)
+    put_away = redirected if old is None else archived(redirected, old, verdict)
+    _, drain = _in_place(now.serves.storage, old, key)
+    return [
+        Phase(
+            name="redirect",
+            title=f"pin {now.serves.storage} to {key}; see that it has come to it",
+            layout=checked(redirected),
+            waits=tuple(usable_wait(layout, one) for one in (old,) if one is not None),
+            moves=(drain.model_copy(update={"verdict": verdict}),),
+        ),
+        Phase(
+            name="retire",
+            title=f"put {old} out of use",
+            layout=checked(put_away),
+            moves=(Move(kind="retire-key", title=f"disable {old}", key=old, verdict=verdict),),
+            reversible=False,
+        ),
+    ]
+
+
+def _redirected_back(request: Request, layout: Layout) -> list[Phase] | None:
+    """From a redirection that was not proved yet; None for a layout in which nothing was redirected."""
+    now = _serving(layout)
+    if search_key(layout, now.storage_key) is not None or len(layout.storages) + len(layout.searches) > 2:
+        return None
+    ours = [k.id for k in layout.keys if k.arn is None and k.state is KeyState.ACTIVE and k.id != now.storage_key]
+    if now.storage_key is None or layout.key(now.storage_key).arn is not None or not ours:
+        return None
+    old = ours[-1] if number(ours[-1]) < number(now.storage_key) else None
+    if old is None:
+        return None
+    reopened = _stored_under(layout, now.serves.storage, old).model_copy(update={"gate": Gate()})
+    _, drain = _in_place(now.serves.storage, now.storage_key, old)
+    verdict = f"{request.operation}-drained"
+    return [
+        Phase(
+            name="reopen",
+            title=f"pin {now.serves.storage} to {old} again",
+            layout=checked(reopened),
+            moves=(drain.model_copy(update={"verdict": verdict}),),
+            reversible=False,
+        )
+    ]
 
 
 def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
@@ -75,11 +145,15 @@ def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
     """
     now = _serving(layout)
     made = next((unit for unit in layout.searches if unit.id != now.serves.search), None)
+    if made is None and (back := _redirected_back(request, layout)) is not None:
+        return back
     if made is None or len(layout.storages) > 1:
         return None
     pipelines = [unit.id for unit in layout.pipelines if unit.search == made.id]
     verdict = f"{request.operation}-drained"
-    reopened = _stored_under(layout, now.serves.storage, now.search_key).model_copy(update={"gate": Gate()})
+    is_rekeyed = made.key != now.search_key
+    stays = now.search_key if is_rekeyed or search_key(layout, now.storage_key) is not None else now.storage_key
+    reopened = _stored_under(layout, now.serves.storage, stays).model_copy(update={"gate": Gate()})
     reopened = with_pipeline(reopened, now.serves.pipeline, PipelineState.RUNNING)
     for id in pipelines:
         reopened = with_pipeline(reopened, id, PipelineState.DETACHED)
@@ -87,12 +161,11 @@ def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
     gone = [made.id, *pipelines]
     dropped = without(freed, *(Dropped(id=id, verdict=verdict) for id in gone))
     opened = Move(kind="open-search", title=f"show all of {now.serves.search}", search=now.serves.search)
-    is_rekeyed = made.key != now.search_key
-    rekey, drain = _in_place(now.serves.storage, made.key if is_rekeyed else None, now.search_key)
+    rekey, drain = _in_place(now.serves.storage, made.key if is_rekeyed else None, stays)
     return [
         Phase(
             name="reopen",
-            title=f"serve {now.serves.storage} and {now.serves.search} as before; back to {_named(now.search_key)}",
+            title=f"serve {now.serves.storage} and {now.serves.search} as before; back to {_named(stays)}",
             layout=checked(reopened),
             moves=(opened, *((rekey,) if is_rekeyed else ()), drain.model_copy(update={"verdict": verdict})),
             reversible=False,
@@ -108,20 +181,23 @@ def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
     ]
 
 
-def _on_the_same_storage(request: Request, layout: Layout, key: str | None) -> list[Phase]:
-    """A new search and pipeline under `key` beside those that serve; the storage too comes under `key`.
+def _on_the_same_storage(
+    request: Request, layout: Layout, *, search_key: str | None, storage_key: str | None, version: str | None = None
+) -> list[Phase]:
+    """A new search and pipeline under `search_key` beside those that serve; the storage comes under `storage_key`.
 
     The search is made, and the key used, before the storage is redirected: what is wrong with the key shows while
     nothing depends on it, and searches are limited for no longer than the fill takes.
     """
     now = _serving(layout)
-    serves, rekeys = now.serves, key != now.storage_key
+    key, serves, rekeys = storage_key, now.serves, storage_key != now.storage_key
     verdict = {name: f"{request.operation}-{name}" for name in ("index", "drained")}
     e, p = next_id(layout.searches, "e", layout.dropped), next_id(layout.pipelines, "p", layout.dropped)
-    keyed = layout if key is None else activated(layout, key)
+    new = Search(id=e, key=search_key, version=version or layout.search(serves.search).version)
+    keyed = layout if key is None else activated(layout, key, request.materials)
     built = keyed.model_copy(
         update={
-            "searches": (*layout.searches, Search(id=e, key=key)),
+            "searches": (*layout.searches, new),
             "pipelines": (
                 *layout.pipelines,
                 Pipeline(id=p, storage=serves.storage, search=e, state=PipelineState.DETACHED),
@@ -153,7 +229,7 @@ def _on_the_same_storage(request: Request, layout: Layout, key: str | None) -> l
     return [
         Phase(
             name="build",
-            title=f"make {e} and {p} under {_named(key)}",
+            title=f"make {e}{f' ({version})' if version else ''} and {p} under {_named(search_key)}",
             layout=checked(built),
             waits=tuple(usable_wait(layout, one) for one in keys),
             moves=(preflight,) if rekeys else (),

@@ -9,6 +9,8 @@ import contextlib
 import json
 import logging
 import socket
+import ssl
+import sys
 import threading
 import zlib
 from collections.abc import Callable
@@ -98,10 +100,11 @@ Answer = Callable[[Request], Response]
 
 
 class LoopbackServer:
-    """Serves `answer` on one loopback port until closed."""
+    """Serves `answer` on one loopback port until closed, under TLS if a context is given."""
 
-    def __init__(self, port: int, answer: Answer) -> None:
+    def __init__(self, port: int, answer: Answer, tls: ssl.SSLContext | None = None) -> None:
         self._server = _Server((HOST, port), _handler(answer))
+        self._server.tls = tls
         self._thread = threading.Thread(target=self._server.serve_forever, name=f"http-{self.port}", daemon=True)
         self._thread.start()
 
@@ -119,10 +122,24 @@ class LoopbackServer:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    tls: ssl.SSLContext | None = None
 
     def __init__(self, *args: Any) -> None:
         self._open: set[socket.socket] = set()
         super().__init__(*args)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.tls is not None:
+            # The handshake comes with the first read, on the connection's own thread.
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if isinstance(sys.exception(), ssl.SSLError | ConnectionError):
+            log.debug("a connection ended badly: %r", sys.exception())  # a client that does not trust us, or left
+        else:
+            super().handle_error(request, client_address)
 
     def process_request(self, request: socket.socket, client_address: Any) -> None:
         self._open.add(request)

@@ -1,8 +1,8 @@
-"""`python -m sandbox.provider aws|ec|elasticstack`: what a `pulumi-resource-…` wrapper runs."""
+"""`python -m sandbox.provider aws|azure-native|azuread|ec|elasticstack`: what a `pulumi-resource-…` wrapper runs."""
 
 import sys
 
-PACKAGES = ("aws", "ec", "elasticstack")
+PACKAGES = ("aws", "azure-native", "azuread", "ec", "elasticstack")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PACKAGES:

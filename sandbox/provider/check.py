@@ -50,8 +50,11 @@ def _value_problems(schema: Schema, type_: str, value: Any, path: str) -> Iterat
         for key, item in value.items():
             yield from _value_problems(schema, fitting[0][1:-1], item, f"{path}.{key}")
     elif fitting[0].startswith("#"):
-        name = fitting[0][1:]
-        yield from _object_problems(schema, name, schema.types[name], value, f"{path}.")
+        # of a union, the object that the value comes closest to
+        yield from min(
+            (list(_object_problems(schema, name[1:], schema.types[name[1:]], value, f"{path}.")) for name in fitting),
+            key=len,
+        )
 
 
 def _fits(type_: str, value: Any) -> bool:

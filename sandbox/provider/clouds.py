@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import boto3
     import httpx
 
+    from sandbox.provider.azure import Azure
+
 MARK = "keyshift:urn"
 _HERE = ("127.0.0.1", "localhost")
 
@@ -78,6 +80,18 @@ class Clouds:
     @property
     def default_tags(self) -> dict[str, str]:
         return (self.config.get("defaultTags") or {}).get("tags") or {}
+
+    @functools.cached_property
+    def _azure(self) -> Azure:
+        from sandbox.provider.azure import Azure  # noqa: PLC0415 - see above
+
+        return Azure(self.config, _refuse_elsewhere)
+
+    @property
+    def azure(self) -> Azure:
+        """Azure, with the credentials of the configuration or of ARM_*."""
+        with self._lock:
+            return self._azure
 
     def elastic_cloud(self) -> httpx.Client:
         """A client of the Elastic Cloud API, authenticated as terraform-provider-ec is."""

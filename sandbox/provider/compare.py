@@ -96,7 +96,7 @@ def changes(
     """The inputs in which a program differs from the recorded state."""
     for name in schema.inputs:
         wanted = inputs.get(name)
-        found = state.get(name, old_inputs.get(name))
+        found = old_inputs.get(name) if name in kind.unread else state.get(name, old_inputs.get(name))
         if wanted is None:
             is_filled_in = schema.outputs.get(name, False) or name in kind.computed
             if not is_filled_in and not is_absent(canonical(kind, name, found)):
@@ -119,8 +119,8 @@ def settle(kind: Kind, inputs: Properties, found: Properties) -> tuple[Propertie
     """
     kept, state = dict(inputs), {name: value for name, value in found.items() if value is not None}
     for name, wanted in inputs.items():
-        if name.startswith("__"):
-            continue  # the bridge's own book-keeping
+        if name.startswith("__") or (name in kind.unread and name in found):
+            continue  # the bridge's own book-keeping, or what only the program knows whole
         if name not in found:
             state[name] = wanted
         elif is_same(kind, name, wanted, found[name]):

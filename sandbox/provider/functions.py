@@ -27,9 +27,20 @@ def _region(arguments: Arguments, clouds: Clouds) -> dict[str, Any]:
     }
 
 
+def _client_config(_arguments: Arguments, clouds: Clouds) -> dict[str, Any]:
+    azure = clouds.azure
+    return {
+        "clientId": azure.client_id,
+        "objectId": azure.object_id,
+        "subscriptionId": azure.subscription,
+        "tenantId": azure.tenant,
+    }
+
+
 _FUNCTIONS: dict[str, Callable[[Arguments, Clouds], dict[str, Any]]] = {
     "aws:index/getCallerIdentity:getCallerIdentity": _caller_identity,
     "aws:index/getRegion:getRegion": _region,
+    "azure-native:authorization:getClientConfig": _client_config,
 }
 
 

@@ -40,6 +40,28 @@ RESOURCES = {
     "aws:secretsmanager/secretVersion:SecretVersion": "pulumi_aws.secretsmanager:SecretVersion",
     "aws:sqs/queue:Queue": "pulumi_aws.sqs:Queue",
     "aws:sqs/queuePolicy:QueuePolicy": "pulumi_aws.sqs:QueuePolicy",
+    "azure-native:authorization:RoleAssignment": "pulumi_azure_native.authorization:RoleAssignment",
+    "azure-native:authorization:RoleDefinition": "pulumi_azure_native.authorization:RoleDefinition",
+    "azure-native:eventgrid:SystemTopic": "pulumi_azure_native.eventgrid:SystemTopic",
+    "azure-native:eventgrid:SystemTopicEventSubscription": "pulumi_azure_native.eventgrid:SystemTopicEventSubscription",
+    "azure-native:keyvault:Key": "pulumi_azure_native.keyvault:Key",
+    "azure-native:keyvault:Secret": "pulumi_azure_native.keyvault:Secret",
+    "azure-native:keyvault:Vault": "pulumi_azure_native.keyvault:Vault",
+    "azure-native:managedidentity:FederatedIdentityCredential": (
+        "pulumi_azure_native.managedidentity:FederatedIdentityCredential"
+    ),
+    "azure-native:managedidentity:UserAssignedIdentity": "pulumi_azure_native.managedidentity:UserAssignedIdentity",
+    "azure-native:resources:ResourceGroup": "pulumi_azure_native.resources:ResourceGroup",
+    "azure-native:storage:BlobContainer": "pulumi_azure_native.storage:BlobContainer",
+    "azure-native:storage:BlobServiceProperties": "pulumi_azure_native.storage:BlobServiceProperties",
+    "azure-native:storage:Queue": "pulumi_azure_native.storage:Queue",
+    "azure-native:storage:StorageAccount": "pulumi_azure_native.storage:StorageAccount",
+    "azure-native:web:AppServicePlan": "pulumi_azure_native.web:AppServicePlan",
+    "azure-native:web:WebApp": "pulumi_azure_native.web:WebApp",
+    "azuread:index/applicationFederatedIdentityCredential:ApplicationFederatedIdentityCredential": (
+        "pulumi_azuread:ApplicationFederatedIdentityCredential"
+    ),
+    "azuread:index/applicationRegistration:ApplicationRegistration": "pulumi_azuread:ApplicationRegistration",
     "ec:index/deployment:Deployment": "pulumi_ec:Deployment",
     "ec:index/deploymentTrafficFilter:DeploymentTrafficFilter": "pulumi_ec:DeploymentTrafficFilter",
     "elasticstack:index/index:Index": "pulumi_elasticstack:Index",
@@ -49,6 +71,8 @@ RESOURCES = {
 }
 PROVIDERS = {
     "aws": "pulumi_aws:Provider",
+    "azure-native": "pulumi_azure_native:Provider",
+    "azuread": "pulumi_azuread:Provider",
     "ec": "pulumi_ec:Provider",
     "elasticstack": "pulumi_elasticstack:Provider",
 }

@@ -22,6 +22,14 @@ _MODULES = {
     "aws:s3": "s3",
     "aws:secretsmanager": "secretsmanager",
     "aws:sqs": "sqs",
+    "azure-native:authorization": "azure_authorization",
+    "azure-native:eventgrid": "azure_eventgrid",
+    "azure-native:keyvault": "azure_keyvault",
+    "azure-native:managedidentity": "azure_identity",
+    "azure-native:resources": "azure_identity",
+    "azure-native:storage": "azure_storage",
+    "azure-native:web": "azure_web",
+    "azuread:index": "azuread",
     "ec:index": "ec",
     "elasticstack:index": "elasticstack",
 }
@@ -100,6 +108,7 @@ class Kind:
     unsupported: frozenset[str] = frozenset()  # the real provider has it, the sandbox refuses it
     secrets: frozenset[str] = frozenset()  # outputs that are always secret
     computed: frozenset[str] = frozenset()  # optional in the SDK, filled in by the service
+    unread: frozenset[str] = frozenset()  # inputs that no read tells whole: compared with what was last said
     absent: frozenset[str] = frozenset()  # outputs that the sandbox's cloud never has
     volatile: frozenset[str] = frozenset()  # outputs that an update changes
     validate: Callable[[Properties], Problems] = lambda _inputs: ()
@@ -107,5 +116,6 @@ class Kind:
 
 def kind_of(token: str) -> Kind:
     """The Kind of a type token such as `aws:kms/key:Key`; KeyError if the plugin does not offer it."""
-    service, _, name = token.partition("/")
-    return vars(importlib.import_module(f"sandbox.provider.types.{_MODULES[service]}"))["KINDS"][name.split(":")[1]]
+    place, _, name = token.rpartition(":")  # azure-native has no `/<name in lower case>` in its tokens
+    service = place.partition("/")[0]
+    return vars(importlib.import_module(f"sandbox.provider.types.{_MODULES[service]}"))["KINDS"][name]

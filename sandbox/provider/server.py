@@ -39,6 +39,18 @@ _CONFIG = {
             "token",
         ]
     ),
+    "azure-native": frozenset(
+        [
+            "clientId",
+            "clientSecret",
+            "disableInstanceDiscovery",
+            "location",
+            "metadataHost",
+            "subscriptionId",
+            "tenantId",
+        ]
+    ),
+    "azuread": frozenset({"clientId", "clientSecret", "metadataHost", "tenantId"}),
     "ec": frozenset({"apikey", "endpoint", "timeout"}),
     "elasticstack": frozenset({"elasticsearch"}),
 }

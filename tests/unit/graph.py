@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import azure_graph
 import pulumi
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.proto import resource_pb2
@@ -43,6 +44,7 @@ class Registered:
     depends_on: tuple[str, ...]
     ignore_changes: tuple[str, ...]
     before_delete: tuple[str, ...]
+    on_error: tuple[str, ...]
     secret_outputs: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class Registered:
             "depends_on": list(self.depends_on),
             "ignore_changes": list(self.ignore_changes),
             "before_delete": list(self.before_delete),
+            "on_error": list(self.on_error),
             "inputs": readable(self.inputs),
         }
         return {"type": self.type, **{name: value for name, value in said.items() if value}}
@@ -65,6 +68,7 @@ class Graph:
 
     resources: dict[str, Registered] = field(default_factory=dict)
     hooks: dict[str, pulumi.ResourceHook] = field(default_factory=dict)
+    error_hooks: dict[str, pulumi.ErrorHook] = field(default_factory=dict)
     outputs: dict[str, Any] = field(default_factory=dict)
 
     def of_type(self, type: str) -> dict[str, Registered]:
@@ -96,12 +100,14 @@ class _Cloud(mocks.Mocks):
         answers = {
             "aws:index/getCallerIdentity:getCallerIdentity": {"accountId": ACCOUNT, "id": ACCOUNT},
             "aws:index/getRegion:getRegion": {"region": self._region, "id": self._region},
+            **azure_graph.CALLS,
         }
         return answers[args.token], []
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if args.typ == "pulumi:pulumi:StackReference":
-            return args.name, {"name": args.name, "outputs": STAMP_OUTPUTS, "secretOutputNames": []}
+            outputs = azure_graph.STAMP_OUTPUTS if args.name.endswith(azure_graph.STAMP) else STAMP_OUTPUTS
+            return args.name, {"name": args.name, "outputs": outputs, "secretOutputNames": []}
         computed = _COMPUTED.get(args.typ, lambda _: {})(args)
         if self._is_preview:
             return "", {**args.inputs, **dict.fromkeys(computed, rpc.UNKNOWN)}
@@ -128,6 +134,7 @@ _COMPUTED: dict[str, Callable[[mocks.MockResourceArgs], dict[str, Any]]] = {
         "elasticsearchPassword": "password-of-" + a.name,
     },
     "elasticstack:index/securityApiKey:SecurityApiKey": lambda a: {"encoded": "encoded-" + a.name},
+    **azure_graph.COMPUTED,
 }
 
 
@@ -150,6 +157,7 @@ class _Monitor(mocks.MockMonitor):
                 depends_on=tuple(sorted({_short(urn) for urn in request.dependencies})),
                 ignore_changes=tuple(request.ignoreChanges),
                 before_delete=tuple(request.hooks.before_delete),
+                on_error=tuple(request.hooks.on_error),
                 secret_outputs=tuple(request.additionalSecretOutputs),
             )
         return super().RegisterResource(request)
@@ -163,6 +171,9 @@ class _Callbacks:
 
     def register_resource_hook(self, hook: pulumi.ResourceHook) -> None:
         self._graph.hooks[hook.name] = hook
+
+    def register_error_hook(self, hook: pulumi.ErrorHook) -> None:
+        self._graph.error_hooks[hook.name] = hook
 
 
 def run(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
+import azure_graph
 from graph import STAMP
 
 from stacks.config import TenantSettings, parse
@@ -147,6 +149,38 @@ def sealed(layout: Layout) -> Layout:
     return changed(layout, gate=Gate(jobs="closed", access="closed", reason="revoked"))
 
 
+CUSTOMER_VAULT_KEY = "https://acme-archive.vault.azure.net/keys/archive"
+CUSTOMER_DIRECTORY = "99999999-8888-7777-6666-555555555555"
+
+
+def on_azure(layout: Layout) -> Layout:
+    """The same moment of a tenant's life on the other cloud."""
+    keys = [
+        key.model_copy(
+            update={"arn": CUSTOMER_VAULT_KEY, "alias": CUSTOMER_VAULT_KEY, "directory": CUSTOMER_DIRECTORY}
+            if key.arn
+            else {"material": None if key.state is KeyState.PENDING else f"version-{key.id}"}
+        )
+        for key in layout.keys
+    ]
+    return changed(
+        layout,
+        cloud="azure",
+        region=azure_graph.LOCATION,
+        stamp=azure_graph.STAMP,
+        mode=Mode.BYOKV if layout.mode is Mode.BYOKMS else layout.mode,
+        keys=[key.model_dump() for key in keys],
+        searches=[{**search.model_dump(), "key": None} for search in layout.searches],
+    )
+
+
+def azure_rotation() -> Layout:
+    """The one account is under the new version already; no search comes beside the one that serves."""
+    active = on_azure(byok_active())
+    keys = (*active.keys, Key(id="k2", state=KeyState.ACTIVE, material="version-k2"))
+    return changed(active, keys=keys, storages=(Storage(id="s1", kind=StorageKind.DEDICATED, key="k2"),))
+
+
 ALL = {
     "standard": standard,
     "byok_pending": byok_pending,
@@ -158,4 +192,9 @@ ALL = {
     "rotation": rotation,
     "byokms_bound": byokms_bound,
     "byokms_active": byokms_active,
+}
+
+AZURE = {
+    **{name.replace("byokms", "byokv"): partial(lambda make: on_azure(make()), make) for name, make in ALL.items()},
+    "rotation": azure_rotation,
 }

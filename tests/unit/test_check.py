@@ -43,16 +43,14 @@ class Tenant:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.s3, self.source, self.target = two_storages()
         self.folder, self.elastic = folder, FakeSearch()
-        monkeypatch.setattr(checking, "prepare", lambda client: client)
-        monkeypatch.setattr(checking.aws, "client", lambda *_: self.s3)
-        places = {"s2": {"bucket": "dedicated", "prefix": ""}}
-        self.outputs = {"storages": places, "searches": {"e2": {"index": INDEX}}}
+        self.cloud = SimpleNamespace(as_operator=lambda place: Side(self.s3, place))
+        self.sides = {"s2": self.target}
+        self.outputs = {"storages": self.sides, "searches": {"e2": {"index": INDEX}}}
         units = {"storages": [SimpleNamespace(id="s2")], "searches": [SimpleNamespace(id="e2")]}
         self.layout = SimpleNamespace(**units)
 
     def storage(self, id: str) -> Side:
-        assert id == "s2"
-        return self.target
+        return self.sides[id]
 
     def search(self, id: str) -> FakeSearch:
         assert id == "e2"
@@ -161,7 +159,7 @@ def test_what_is_written_again_where_a_purge_left_nothing_is_a_difference(tenant
 
 def test_a_place_that_serves_again_is_no_residue(tenant):
     put(tenant.s3, "late")
-    tenant.outputs["storages"]["s3"] = {"bucket": SOURCE.bucket, "prefix": SOURCE.prefix}
+    tenant.sides["s3"] = tenant.source
     tenant.layout.storages.append(SimpleNamespace(id="s3"))
     assert tenant.check("purge").result == SUPERSEDED
 

@@ -29,7 +29,7 @@ from pulumi.automation import CommandError, CommandResult
 from test_show import STATUS, operation, stored
 from typer.main import get_command
 
-from migrate import cli, failures, placement, records, tenants
+from migrate import aws, cli, failures, placement, records, tenants
 from migrate.errors import CloudError, Conflict, KeyshiftError, RefusedInput, VerificationFailed, Waiting
 from sandbox.aws.kms import KmsError
 from stacks.errors import GuardError
@@ -436,10 +436,10 @@ def uploading(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upload
     lab = kms_lab.Lab(kms)
     key = lab.key(Origin="EXTERNAL")
     records.Records(connect(project / ".keyshift")).create(layouts.byok_pending())
-    live = SimpleNamespace(operator=None, key_arn=lambda _: key)
+    live = SimpleNamespace(operator=None, key_arn=lambda _: key, layout=layouts.byok_pending())
     monkeypatch.setattr(tenants.Live, "find", lambda *_: live)
     monkeypatch.setattr(tenants, "has_empty_key", lambda *_: True)
-    monkeypatch.setattr(tenants.aws, "client", lambda *_: KmsClient(lab))
+    monkeypatch.setattr(aws, "client", lambda *_: KmsClient(lab))
     yield Uploading(clock, lab, key, project)
     kms.close()
 

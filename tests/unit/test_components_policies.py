@@ -9,11 +9,12 @@ import pytest
 
 from components.audiences import ARCHIVE, AUDIENCES, PIPELINE, WRITERS
 from components.audiences import RUNNER as RUNNER_AUDIENCE
-from components.aws.access import Place, Route, Tenancy, archive_policy, pipeline_policy, runner_policy
+from components.aws.access import Place, Tenancy, archive_policy, pipeline_policy, runner_policy
 from components.aws.closed import WRITES
 from components.aws.key import ELASTIC_ORG_PATH, customer_key_policy, vendor_key_policy
 from components.aws.storage import bucket_policy
 from components.index import READER, WRITER, records_filter
+from components.routes import Route
 
 ACCOUNT, REGION = "111122223333", "eu-west-1"
 RUNNER = f"arn:aws:iam::{ACCOUNT}:role/keyshift-acme-runner"

@@ -20,7 +20,8 @@ from components.worker.document import ID_LIMIT_BYTES, document_id, is_searchabl
 from migrate.copy.engine import Transfer, copy_pass
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.purge import Purge, prove_empty, purge
-from migrate.copy.s3 import _BROKEN_XML, Side, StorageRef, fits_xml, list_uploads, prepare
+from migrate.copy.s3 import Side, StorageRef, fits_xml, list_uploads, prepare
+from migrate.copy.s3_client import _BROKEN_XML
 from migrate.copy.verify import verify_storage
 from migrate.errors import RefusedInput, VerificationFailed
 from migrate.progress import unwatched

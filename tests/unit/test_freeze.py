@@ -26,6 +26,7 @@ from migrate.log import Log
 from migrate.operations import OperationKind, Request
 from migrate.plan import plan
 from migrate.progress import unwatched
+from migrate.queues import SqsQueues
 from migrate.runner import step_names
 from migrate.verdict import Verdict, VerdictKind, Verdicts
 
@@ -77,7 +78,7 @@ class Lab:
             writers={"archive": Side(NoWriter(), SOURCE)},
             pipes=[Pipe(id="p1", queue_url="p1", dead_letters_url="p1-dlq")],
             tag_queue=queue,
-            sqs=self.sqs,
+            queues=SqsQueues(self.sqs),
             verdicts=self.verdicts,
             log=self.log,
             report=unwatched,

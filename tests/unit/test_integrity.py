@@ -117,9 +117,9 @@ def test_what_cannot_be_read_keeps_it_closed(held: Any, monkeypatch: pytest.Monk
 def test_what_is_shorter_than_its_listing_keeps_it_closed(held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     _, side = held
     filled(side, 3)
-    versions = integrity.list_versions
+    listed = type(side).list_versions
     monkeypatch.setattr(
-        integrity, "list_versions", lambda side: (replace(entry, size=entry.size + 1) for entry in versions(side))
+        type(side), "list_versions", lambda side: (replace(entry, size=entry.size + 1) for entry in listed(side))
     )
     with pytest.raises(VerificationFailed, match="the listing says"):
         looked(side, None)

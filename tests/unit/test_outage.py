@@ -9,6 +9,7 @@ from fake_s3 import error
 
 from migrate import outage
 from migrate.aws import explained
+from migrate.aws_cloud import AwsCloud
 from migrate.errors import CloudError, KeyshiftError, KeyUnavailable, VerificationFailed
 from migrate.moves import KeyLost, Moves
 from migrate.outage import Window, passes_by_itself
@@ -83,7 +84,9 @@ def moves_under(code: str, status: int) -> Moves:
         layout=SimpleNamespace(tenant="acme", storages=(unit,), searches=()),
         outputs={"keys": {"k1": {}}},
     )
-    return Moves(live=live, operation=None, folder=None, verdicts=None, log=None, report=lambda _: None)
+    live.cloud = AwsCloud(live)
+    operation = SimpleNamespace(request=SimpleNamespace(ended=()))
+    return Moves(live=live, operation=operation, folder=None, verdicts=None, log=None, report=lambda _: None)
 
 
 def test_a_throttled_kms_says_nothing_about_a_key() -> None:

@@ -19,6 +19,7 @@ from components.worker.document import Document
 from components.worker.elastic import SearchError, Stored, Written
 from migrate import pipeline, repair
 from migrate.archive import delete_record, read, write_record
+from migrate.aws_cloud import AwsCloud
 from migrate.copy.s3 import Side
 from migrate.errors import CloudError, Conflict, KeyUnavailable, RefusedInput, VerificationFailed
 from migrate.log import Log as TenantLog
@@ -109,6 +110,10 @@ class Tenant:
     def client(self, role: str, service: str) -> FakeSqs:
         assert (role, service) == ("runner", "sqs")
         return self.sqs
+
+    @property
+    def cloud(self) -> AwsCloud:
+        return AwsCloud(self)
 
 
 @pytest.fixture

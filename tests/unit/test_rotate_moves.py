@@ -14,13 +14,13 @@ from sqlalchemy import Engine
 from test_rekey import STORED, Lab
 from test_runner import FakeMoves, FakeStack, MemoryJournal, verdict
 
-from migrate import check as checking
 from migrate import durable, runner, tenants
+from migrate.aws_cloud import AwsCloud
 from migrate.check import DIFFERS, HOLDS, check
 from migrate.errors import KeyLost, KeyshiftError, RefusedInput, Waiting
 from migrate.log import Log
 from migrate.moves import Moves
-from migrate.operations import Move, OperationKind
+from migrate.operations import Move, OperationKind, Request
 from migrate.pending import PendingRotations
 from migrate.progress import unwatched
 from migrate.records import Records
@@ -67,7 +67,13 @@ def moves(lab: Lab, tmp_path: Path) -> Moves:
         key_arn=arns.__getitem__,
         operator=None,
     )
-    operation: Any = SimpleNamespace(id=OPERATION, moves_of=OPERATION, start=layouts.byok_active())
+    live.cloud = AwsCloud(live)
+    operation: Any = SimpleNamespace(
+        id=OPERATION,
+        moves_of=OPERATION,
+        start=layouts.byok_active(),
+        request=Request(operation=OPERATION, kind=OperationKind.ROTATE),
+    )
     return Moves(
         live=live,
         operation=operation,
@@ -130,7 +136,6 @@ def test_a_key_disabled_too_early_is_waited_for_by_its_name_with_what_lies_under
 def test_the_proof_is_signed_over_what_was_seen_now_and_only_once(
     lab: Lab, moves: Moves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checking, "prepare", lambda client: client)
     moves.do(REKEY)
     assert "verdict" not in moves.do(DRAIN)
     lab.s3.calls.clear()
@@ -155,7 +160,6 @@ def test_the_proof_can_be_checked_later_and_sees_what_came_under_the_old_key(
     moves.do(PROOF)
     signed = moves.verdicts.load(f"{OPERATION}-drained")
     assert signed is not None
-    monkeypatch.setattr(checking, "prepare", lambda client: client)
     live: Any = moves.live
     assert check(live, tmp_path, signed, unwatched).result == HOLDS
     a_history(lab.s3)  # under the bucket's default: later work is no difference

@@ -14,10 +14,11 @@ from test_worker_handler import MemoryIndex
 
 from components.worker import handler
 from components.worker.annotations import Field, MalformedEdit, annotated, checked, weight, written
+from components.worker.core import TICK as SCHEDULED
+from components.worker.core import Found, Worker
 from components.worker.document import NotIndexable, document
 from components.worker.edits import ATTEMPTS, Busy, Edit, Held, Outcome, Polled, Position, poll
 from components.worker.elastic import SearchError
-from components.worker.handler import Found, Worker
 
 KEYS = ("records/people/a.json", "attachments/b")
 
@@ -458,7 +459,7 @@ class Way:
         return getattr(self.log, name)
 
 
-TICK = {"messageId": "t", "body": json.dumps(handler.TICK), "attributes": {"SentTimestamp": "1767225600000"}}
+TICK = {"messageId": "t", "body": json.dumps(SCHEDULED), "attributes": {"SentTimestamp": "1767225600000"}}
 
 
 class Context:

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.worker import handler
+from components.worker.core import Found, Worker, changed_objects, is_settled
 from components.worker.document import Document
 from components.worker.elastic import Connection, Elastic, SearchError, Stored, Written
-from components.worker.handler import Found, S3Objects, Worker, changed_objects, is_settled
+from components.worker.handler import S3Objects
 
 BUCKET = "shared"
 PREFIX = "t/acme/"

@@ -1,0 +1,1 @@
+"""What migrate asks of Azure, behind the same protocols as AWS."""

@@ -1,0 +1,1 @@
+"""Resource Manager: the resource types that Keyshift's components use."""
