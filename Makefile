@@ -6,6 +6,7 @@ WORKERS ?= 2
 VERBOSE ?=
 RECORDS ?=
 INPUT ?=
+CLOUD ?=
 JSON ?=
 
 BIN := .venv/bin
@@ -13,7 +14,7 @@ BIN := .venv/bin
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 # A caller's Python settings would reach every program that is started below.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE VIRTUAL_ENV
 
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
 # Each worker has servers of its own, and a file stays with one worker: its tests share what it has set up.
@@ -43,6 +44,7 @@ help: ## this text
 	@echo
 	@echo "Variables"
 	@echo "  RECORDS=n      demo, tour: how many records to make"
+	@echo "  CLOUD=azure    demo: on Azure instead of AWS"
 	@echo "  INPUT=folder   demo: your own records instead"
 	@echo "  JSON=1         demo, tour: end with JSON for machines; what it says on the way goes to stderr"
 	@echo "  PYTEST_ARGS=…  test, unit, policies, sandbox-tests, faults: more arguments for pytest"
@@ -57,7 +59,7 @@ setup: ## environment, engine, emulators, Elasticsearch; seconds when they are t
 	@"$(PYTHON)" -m engine.install $(if $(VERBOSE),--verbose)
 
 demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
-	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)") $(if $(JSON),--json)
+	@$(WITH_VENV) $(BIN)/python -m sandbox.demo $(if $(CLOUD),--cloud "$(CLOUD)") $(if $(RECORDS),--records "$(RECORDS)") $(if $(INPUT),--input "$(INPUT)") $(if $(JSON),--json)
 
 tour: setup ## a tenant's whole life: rotated, moved, revoked, restored, removed, deleted
 	@$(WITH_VENV) $(BIN)/python -m sandbox.tour $(if $(RECORDS),--records "$(RECORDS)") $(if $(JSON),--json)

@@ -97,27 +97,28 @@ def read(side: Store, key: str) -> bytes | None:
 class _Current:
     """What stands under a key: the condition for replacing it ("" where nothing does), its revision, its content.
 
-    `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive run.
+    `carried`: metadata that the next revision takes over, so that what people added to a record outlives an archive
+    run. `is_new`: nothing is known to have stood there before.
     """
 
     condition: str
     revision: int
     content: Any
     carried: Mapping[str, str] = field(default_factory=dict)
+    is_new: bool = False
 
 
 def _store(side: Store, item: Record | Attachment, *, known: bool) -> Stored:
     """Write what is not there yet. `known`: the key has had a version, so what stands there is read first."""
     content = _data(item)
-    fresh = _Current("", side.counts_from, None)
+    fresh = _Current("", side.counts_from, None, is_new=True)
     for attempt in range(ATTEMPTS):
         current = _current(side, item) if known or attempt else fresh
         if current.content == content:
             return Stored(item.key, UNCHANGED, current.revision, 0)
         size = _put(side, item, current)
         if size is not None:
-            is_first = not current.condition and current.revision == fresh.revision
-            return Stored(item.key, CREATED if is_first else UPDATED, current.revision + 1, size)
+            return Stored(item.key, CREATED if current.is_new else UPDATED, current.revision + 1, size)
     raise Conflict(
         f"{side.storage}{item.key} was changed by someone else {ATTEMPTS} times while it was written",
         hint="see which other job writes it, then run this again",
@@ -142,7 +143,10 @@ def _current(side: Store, item: Record | Attachment) -> _Current:
         carried = {name: content.metadata[name] for name in CARRIED if name in content.metadata}
         return _Current(content.condition, int(content.metadata["revision"]), held, carried)
 
-    return side.read_now(item.key, made) or _Current("", side.last_revision(item.key), None)
+    if (found := side.read_now(item.key, made)) is not None:
+        return found
+    last = side.last_revision(item.key)
+    return _Current("", side.counts_from if last is None else last, None, is_new=last is None)
 
 
 def _put(side: Store, item: Record | Attachment, current: _Current) -> int | None:

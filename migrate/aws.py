@@ -6,9 +6,11 @@ shared by the threads of a move; sessions are not (boto3 guide, "Multithreading 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import boto3
@@ -16,6 +18,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import DeferredRefreshableCredentials
 from botocore.exceptions import ClientError
+from botocore.loaders import Loader
 from botocore.utils import parse_timestamp
 
 from migrate.errors import CloudError, KeyUnavailable
@@ -28,7 +31,7 @@ USER_AGENT = f"keyshift Boto3/{boto3.__version__}"
 
 def operator(region: str | None = None) -> boto3.Session:
     """The session of whoever runs the command: profile, environment or instance role, as boto3 finds it."""
-    return boto3.Session(region_name=region)
+    return boto3.Session(botocore_session=_session(), region_name=region)
 
 
 def assume(
@@ -41,10 +44,30 @@ def assume(
     credentials = DeferredRefreshableCredentials(
         refresh_using=_assuming(session, role_arn, session_name, seconds), method="sts-assume-role"
     )
-    inner = botocore.session.get_session()
+    inner = _session()
     # botocore offers no public way to give a session credentials that renew themselves.
     setattr(inner, "_credentials", credentials)  # noqa: B010
     return boto3.Session(botocore_session=inner, region_name=session.region_name)
+
+
+def _session() -> botocore.session.Session:
+    """Sessions share what botocore has read of its data files: each would read a megabyte of endpoints anew."""
+    made = botocore.session.get_session()
+    made.register_component("data_loader", _loader())
+    return made
+
+
+class _SharedLoader(Loader):
+    @property
+    def search_paths(self) -> list[str]:
+        """A copy: each boto3 session adds the folder of its resources, which we do not use, to the list that it gets."""
+        return list(super().search_paths)
+
+
+@cache
+def _loader() -> Loader:
+    extra = botocore.session.get_session().get_config_variable("data_path")
+    return _SharedLoader(extra_search_paths=extra.split(os.pathsep) if extra else None)
 
 
 def _assuming(session: boto3.Session, role_arn: str, session_name: str, seconds: int) -> Callable[[], dict[str, str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -14,18 +14,27 @@ from migrate import aws
 from migrate.cloud import Role, WorkerProbe
 from migrate.copy import engine, preflight
 from migrate.copy.preflight import Preflight
-from migrate.copy.s3 import Side, StorageRef, called, prepare
+from migrate.copy.s3 import Side, StorageRef, called, in_s3, prepare
 from migrate.copy.store import Store
 from migrate.copy.tags import TagQueue
 from migrate.copy.transfer import CopyPass, Transfer
 from migrate.errors import CloudError
+from migrate.freeze import REFUSED_WITHIN_SECONDS
 from migrate.live import Live
 from migrate.outage import passes_by_itself
 from migrate.progress import Report
 from migrate.queues import Pipe, SqsQueues
+from migrate.rekey import moves as rekeying
+from migrate.rekey.engine import Left, left_under
+
+if TYPE_CHECKING:
+    from migrate.moves import Moves
+    from migrate.operations import Move
 
 
 class AwsCloud:
+    refused_within = REFUSED_WITHIN_SECONDS
+
     def __init__(self, live: Live) -> None:
         self._live = live
 
@@ -74,10 +83,6 @@ class AwsCloud:
     def key_id(self, key: str) -> str:
         return self._live.key_arn(key)
 
-    def key_material(self, key: str) -> str | None:
-        state = aws.client(self._live.operator, "kms").describe_key(KeyId=self.key_id(key))["KeyMetadata"]
-        return None if state["KeyState"] == "PendingImport" else str(state.get("CurrentKeyMaterialId", ""))
-
     def key_refusal(self, key: str) -> str:
         """DescribeKey alone would not show a missing right."""
         try:
@@ -97,6 +102,12 @@ class AwsCloud:
 
     def tidy(self, transfer: Transfer[Any]) -> None:
         engine.tidy(transfer)
+
+    def in_place(self, moves: Moves) -> dict[str, Callable[[Move], dict[str, Any]]]:
+        return {"rekey": partial(rekeying.rekey, moves), "drain": partial(rekeying.drain_old, moves)}
+
+    def left_under(self, storage: str, old: str, report: Report) -> Left:
+        return left_under(in_s3(self._live.storage(storage)), old, report)
 
     def as_operator(self, place: Any) -> Store:
         return Side(prepare(aws.client(self._live.operator, "s3")), place)

@@ -18,7 +18,6 @@ from typing import Any
 from migrate.copy.manifest import Manifest, Row, Where
 from migrate.copy.merkle import MerkleProofs, MerkleRoot, root_of
 from migrate.copy.purge import residue
-from migrate.copy.s3 import in_s3
 from migrate.copy.store import Place, Store
 from migrate.copy.verify import hash_of, leaf
 from migrate.errors import NEVER_MADE, NOT_THERE, CloudError, RefusedInput, VerificationFailed
@@ -28,7 +27,6 @@ from migrate.live import Live
 from migrate.log import Log
 from migrate.pool import in_threads
 from migrate.progress import Meter, Progress, Report
-from migrate.rekey.engine import left_under
 from migrate.rekey.moves import DRAINED
 from migrate.verdict import Verdict, VerdictKind
 
@@ -269,7 +267,7 @@ def _drained(job: _Job) -> Check:
     unit = job.unit_at(place)
     if unit is None:
         return job.says(SUPERSEDED, f"{place} is not the tenant's any more; a later verdict covers what took its place")
-    found = left_under(in_s3(job.live.storage(unit)), old, job.report)
+    found = job.live.cloud.left_under(unit, old, job.report)
     facts = {"storage": unit, "key": old, "versions": found.versions, "under it": found.count}
     if found.count:
         because = f"{found.count} of {found.versions} versions in {unit} are under {old}"

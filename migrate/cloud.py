@@ -16,6 +16,9 @@ from stacks.layout import Cloud as CloudName
 
 if TYPE_CHECKING:
     from migrate.live import Live
+    from migrate.moves import Moves
+    from migrate.operations import Move
+    from migrate.rekey.engine import Left
 
 Role = Literal["archive", "pipeline", "runner"]
 WorkerProbe = Callable[[str], Mapping[str, str]]
@@ -29,6 +32,8 @@ class Cloud(Protocol):
     """One tenant's side of a cloud, reached as its roles."""
 
     queues: Queues
+    refused_within: float
+    """Seconds in which a right that was taken away is gone everywhere, by the cloud's documents and some more."""
 
     def store(self, id: str, role: Role) -> Store:
         """A storage of the stack, as one of the tenant's roles."""
@@ -58,10 +63,6 @@ class Cloud(Protocol):
         """The full name of a key in its cloud."""
         ...
 
-    def key_material(self, key: str) -> str | None:
-        """What tells one material of a key from another, None while it has none."""
-        ...
-
     def key_refusal(self, key: str) -> str:
         """What the cloud answers when the runner really uses a key, "" if it works.
 
@@ -76,6 +77,14 @@ class Cloud(Protocol):
     def copy_pass(self, transfer: Transfer[Any], report: Report) -> CopyPass: ...
 
     def tidy(self, transfer: Transfer[Any]) -> None: ...
+
+    def in_place(self, moves: Moves) -> dict[str, Callable[[Move], dict[str, Any]]]:
+        """What `Moves.do` does where a storage stays and its key changes."""
+        ...
+
+    def left_under(self, storage: str, old: str, report: Report) -> Left:
+        """What of a storage is under a key that it should have left."""
+        ...
 
     def as_operator(self, place: Place) -> Store:
         """A place that may be no storage of the tenant any more, as whoever runs the command."""

@@ -96,6 +96,7 @@ class Freeze:
     until: Until
     workers: Mapping[str, Callable[[str], Mapping[str, str]]] = field(default_factory=dict)
     edits: Callable[[], dict[str, Any]] | None = None
+    refused_within: float = REFUSED_WITHIN_SECONDS
 
     @property
     def source(self) -> Store:
@@ -187,7 +188,7 @@ class Freeze:
             return probe_write_refused(self.writers[role], self.source).refused
 
         what = f"{role}'s writes to {self.source.storage} to be refused"
-        return self.until(is_refused, what, REFUSED_WITHIN_SECONDS)
+        return self.until(is_refused, what, self.refused_within)
 
     def _until_worker_refused(self, name: str) -> float:
         def is_refused() -> bool:
@@ -202,7 +203,7 @@ class Freeze:
                 )
             return all(answered.values())
 
-        return self.until(is_refused, f"{name}'s writes to {self.source.storage} to be refused", REFUSED_WITHIN_SECONDS)
+        return self.until(is_refused, f"{name}'s writes to {self.source.storage} to be refused", self.refused_within)
 
     def _until_drained(self, pipe: Pipe) -> float:
         quiet = 0

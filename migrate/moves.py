@@ -243,6 +243,7 @@ class Moves:
             pipes=[cloud.pipe(unit.id) for unit in listening],
             tag_queue=cloud.tag_queue(storage),
             queues=cloud.queues,
+            refused_within=cloud.refused_within,
             verdicts=self.verdicts,
             log=self.log,
             report=self.report,

@@ -286,9 +286,7 @@ class Sandbox:
 
     def _start(self, server: Server, processes: Mapping[str, Process]) -> Process:
         port = processes[server.name].port
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(_CLOUDS)
-        }
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_CLOUDS)}
         # the emulator's environment has no editable install of this repository
         environment |= self._aws_environment(processes["aws"].port) | {"PYTHONPATH": str(paths.TREE)}
         log = self._log(server.name)
@@ -427,7 +425,7 @@ def _kill_group(process: Process) -> None:
 def _health(port: int, *, speaks_tls: bool = False) -> dict[str, Any] | None:
     """The server's answer about itself, None if it has none. Its certificate is not checked: nothing is told it."""
     connection = (
-        http.client.HTTPSConnection(HOST, port, timeout=5, context=ssl._create_unverified_context())  # noqa: S323, SLF001
+        http.client.HTTPSConnection(HOST, port, timeout=5, context=ssl._create_unverified_context())  # noqa: SLF001
         if speaks_tls
         else http.client.HTTPConnection(HOST, port, timeout=5)
     )

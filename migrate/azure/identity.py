@@ -7,16 +7,27 @@ identity), which the standard environment names: AZURE_FEDERATED_TOKEN_FILE. No 
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import requests
 from azure.core.credentials import TokenCredential
+from azure.core.pipeline.transport import RequestsTransport
 from azure.identity import DefaultAzureCredential, WorkloadIdentityCredential
+from requests.adapters import HTTPAdapter
 
 STORAGE = "https://storage.azure.com/.default"
 
 
-def _plain() -> dict[str, bool]:
+def _plain() -> dict[str, Any]:
     """Who names an authority of their own means it: a private cloud is not known at login.microsoftonline.com."""
     return {"disable_instance_discovery": "AZURE_AUTHORITY_HOST" in os.environ}
+
+
+def transport(connections: int = 32) -> RequestsTransport:
+    """As many connections as the threads that share a client: the SDK's own keeps ten."""
+    session = requests.Session()
+    session.mount("https://", HTTPAdapter(pool_maxsize=connections, pool_connections=connections))
+    return RequestsTransport(session=session, session_owner=False)
 
 
 def operator() -> TokenCredential:

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 
 from migrate.aws import code_of, explained, is_unreadable, status_of
 from migrate.copy.manifest import Copied, Row
+from migrate.copy.passes import follow_deletions, list_source
 from migrate.copy.s3 import (
     ASLEEP,
     CONTENT_HEADERS,
@@ -36,7 +37,6 @@ from migrate.copy.s3 import (
     same_algorithm,
     tags,
 )
-from migrate.copy.settle import Fingerprint
 from migrate.copy.store import Description, Entry
 from migrate.copy.transfer import CopyPass, Transfer
 from migrate.errors import Conflict, RefusedInput
@@ -60,8 +60,8 @@ def copy_pass(transfer: Transfer[Side], report: Report) -> CopyPass:
     require_versioning(transfer.source)
     require_versioning(transfer.target)
     uploads, adopted = _mend(transfer)
-    number, listed, source = _list_source(transfer, report)
-    removed = _follow_deletions(transfer)
+    number, listed, source = list_source(transfer, report)
+    removed = follow_deletions(transfer)
     copied, copied_bytes, markers, found = _copy_new(transfer, report)
     return CopyPass(number, listed, copied, copied_bytes, markers, removed, adopted + found, uploads, source)
 
@@ -70,24 +70,7 @@ def tidy(transfer: Transfer[Side]) -> None:
     """Put in order what an interrupted pass left, without copying more: the manifest then says what the target holds."""
     abort_uploads(transfer.target)
     _mend(transfer)
-    _follow_deletions(transfer)
-
-
-def _list_source(transfer: Transfer[Side], report: Report) -> tuple[int, int, str]:
-    meter, whole = Meter(report, Progress(move="list")), Fingerprint()
-    number = transfer.manifest.take(whole.over(list_versions(transfer.source)), meter.add)
-    meter.tell()
-    return number, meter.now.objects, whole.hex()
-
-
-def _follow_deletions(transfer: Transfer[Side]) -> int:
-    """Versions deleted for good at the source, after they were copied, go from the target too."""
-    gone = transfer.manifest.vanished()
-    for row in gone:
-        if row.target_version_id is not None:
-            delete_version(transfer.target, row.key, row.target_version_id)
-        transfer.manifest.forget(row)
-    return len(gone)
+    follow_deletions(transfer)
 
 
 def _copy_new(transfer: Transfer[Side], report: Report) -> tuple[int, int, int, int]:

@@ -32,6 +32,10 @@ REMEDIES = {
     "asleep": "restore them first (aws s3api restore-object)",
     "without a version id": "they were written before the bucket kept versions: write them anew and delete the"
     " version named null",
+    "held": "have the legal hold cleared or wait until the policy ends (az storage container legal-hold clear)",
+    "leased": "have whoever leased them release them (az storage blob lease break)",
+    "of another kind": "write them anew as block blobs, the only kind that Archive writes",
+    "snapshots": "delete them (az storage blob delete --delete-snapshots only): a copy would not take them along",
     "not to be named there": "delete them for good, or write them under other names",
 }
 
@@ -58,7 +62,7 @@ class Preflight:
 
 
 @dataclass
-class _Look:
+class Look:
     """What a survey has seen so far."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -76,7 +80,7 @@ def survey(source: Side, target_prefix: str, report: Report) -> Preflight:
 
     `target_prefix`: what the names will begin with at the target, "" for a dedicated bucket.
     """
-    meter, look, seen = Meter(report, Progress(move="preflight")), _Look(), Counter[str]()
+    meter, look, seen = Meter(report, Progress(move="preflight")), Look(), Counter[str]()
     is_lockable = _has_lock_configuration(source)
     asked = in_threads(
         _judged_by_listing(list_versions(source), look, seen, target_prefix, meter, is_lockable=is_lockable),
@@ -127,7 +131,7 @@ def require_something(found: Preflight, source: Store, again: str) -> Preflight:
 
 
 def _judged_by_listing(  # noqa: PLR0913 - one pass that fills what the caller reads
-    entries: Iterable[Entry], look: _Look, seen: Counter[str], prefix: str, meter: Meter, *, is_lockable: bool
+    entries: Iterable[Entry], look: Look, seen: Counter[str], prefix: str, meter: Meter, *, is_lockable: bool
 ) -> Iterator[Entry]:
     """Notes what a listing shows; gives on the versions that have to be asked for."""
     for entry in entries:

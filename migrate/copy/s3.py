@@ -142,13 +142,13 @@ class Side:
         newest = next((entry for entry in list_versions(self, key) if entry.key == key), None)
         return newest is None or newest.is_delete_marker
 
-    def last_revision(self, key: str) -> int:
+    def last_revision(self, key: str) -> int | None:
         for entry in list_versions(self, key):
             if entry.key != key:
                 break
             if not entry.is_delete_marker:
                 return int(describe(self, key, entry.version_id).metadata["revision"])
-        return self.counts_from
+        return None
 
     def write(  # noqa: PLR0913 - the parts of one request
         self, key: str, body: bytes | IO[bytes], metadata: Mapping[str, str], *, condition: str, sha256: str, size: int

@@ -117,8 +117,8 @@ class Store(Protocol):
         """The same of what is there now; None where there is nothing."""
         ...
 
-    def last_revision(self, key: str) -> int:
-        """The revision that a key without an object had; `counts_from` if nobody knows of one."""
+    def last_revision(self, key: str) -> int | None:
+        """The revision that a key without an object had, None if nobody knows of one."""
         ...
 
     def write(  # noqa: PLR0913 - the parts of one request

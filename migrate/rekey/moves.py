@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from migrate.copy.manifest import Manifest
-from migrate.copy.s3 import Side, in_s3, list_versions
+from migrate.copy.s3 import Side, in_s3
 from migrate.copy.store import Store
 from migrate.errors import KeyUnavailable
 from migrate.index.live import verify_live_index
@@ -33,8 +33,7 @@ DRAINED = "drained.sqlite"
 def actions(moves: Moves) -> dict[str, Callable[[Move], Found]]:
     """What `Moves.do` does for the moves of this module."""
     return {
-        "rekey": lambda move: _rekey(moves, move),
-        "drain": lambda move: _drain(moves, move),
+        **moves.live.cloud.in_place(moves),
         "list": lambda move: _list(moves, move),
         "verify-live-index": lambda move: _verify_live_index(moves, move),
     }
@@ -46,7 +45,7 @@ def in_place_manifest(path: Path, side: Store) -> Manifest:
     return Manifest.open(path, storage, storage)
 
 
-def _rekey(moves: Moves, move: Move) -> Found:
+def rekey(moves: Moves, move: Move) -> Found:
     side = _side(moves, move)
     with in_place_manifest(moves.manifest_path, side) as manifest:
         job = Job(side, manifest, moves.guard)
@@ -77,7 +76,7 @@ def _redirected(moves: Moves, job: Job) -> tuple[datetime, float]:
     return at[-1], waited
 
 
-def _drain(moves: Moves, move: Move) -> Found:
+def drain_old(moves: Moves, move: Move) -> Found:
     """With a verdict: from an empty list, so that what it signs was all seen now."""
     started, side, operation = datetime.now(UTC), _side(moves, move), moves.operation
     subject = move.key or str(move.storage)
@@ -116,16 +115,16 @@ def _drain(moves: Moves, move: Move) -> Found:
 
 
 def _list(moves: Moves, move: Move) -> Found:
-    side = _side(moves, move)
+    side = moves.live.storage(str(move.storage))
     meter = Meter(moves.report, Progress(move="list"))
     with in_place_manifest(moves.manifest_path, side) as manifest:
-        manifest.take(list_versions(side), meter.add)
+        manifest.take(side.list_versions(), meter.add)
     meter.tell()
     return {"versions": meter.now.objects}
 
 
 def _verify_live_index(moves: Moves, move: Move) -> Found:
-    started, side, search = datetime.now(UTC), _side(moves, move), str(move.search)
+    started, side, search = datetime.now(UTC), moves.live.storage(str(move.storage)), str(move.search)
     with in_place_manifest(moves.manifest_path, side) as manifest:
         index = moves.live.outputs["searches"][search]["index"]
         found = verify_live_index(side, manifest, moves.live.search(search), index, moves.report)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
+
+import uvloop
+from uvicorn import Config, Server
 
 REGION = "eu-west-1"
 # ministack serves these behind its own front; S3 is served by the gate alone, so it is not among them.
@@ -24,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.dir.resolve()
     prepare(folder, options.port, options.region)
-    asyncio.run(serve(folder, options.port, options.region))
+    uvloop.run(serve(folder, options.port, options.region))
 
 
 def prepare(folder: Path, port: int, region: str) -> None:
@@ -56,26 +60,37 @@ def prepare(folder: Path, port: int, region: str) -> None:
     )
 
 
+class _Server(Server):
+    """uvicorn's own signal handling would end a clean stop with the signal instead of with 0."""
+
+    def capture_signals(self) -> contextlib.nullcontext[None]:  # type: ignore[override]
+        return contextlib.nullcontext()
+
+
 async def serve(folder: Path, port: int, region: str) -> None:
     """Serve until a signal comes."""
     # Imported only now: ministack reads its environment at import.
-    from hypercorn.asyncio import run as hypercorn_run  # noqa: PLC0415
-    from hypercorn.asyncio import serve as hypercorn_serve  # noqa: PLC0415
-    from hypercorn.config import Config  # noqa: PLC0415
-
     from sandbox.aws.front import Connection, Front  # noqa: PLC0415
 
-    hypercorn_run.TCPServer = Connection
-    config = Config()
-    config.bind = [f"127.0.0.1:{port}"]
-    config.keep_alive_timeout = 75
-    config.graceful_timeout = 5
-    config.loglevel = "WARNING"
-    stopping = asyncio.Event()
+    config = Config(
+        Front(folder, port, region),
+        host="127.0.0.1",
+        port=port,
+        http=Connection,
+        loop="none",
+        lifespan="on",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+    )
+    server = _Server(config)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    await hypercorn_serve(Front(folder, port, region), config, shutdown_trigger=stopping.wait)
+        loop.add_signal_handler(name, setattr, server, "should_exit", True)
+    await server.serve()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hypercorn.asyncio.tcp_server import TCPServer
 from ministack import app as ministack
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sandbox.aws import accounts, corrections
 from sandbox.aws.faults import Faults
@@ -43,7 +43,7 @@ _PASSED_ON: Mapping[str, re.Pattern[str]] = {
 }
 _SCOPE = re.compile(r"[^/=\s]+/\d{8}/[^/]+/(?P<service>[a-z0-9-]+)/aws4_request")
 _JSON = [(b"content-type", b"application/json")]
-_connection: contextvars.ContextVar[TCPServer] = contextvars.ContextVar("connection")
+_connection: contextvars.ContextVar[asyncio.Transport] = contextvars.ContextVar("connection")
 
 
 class Front:
@@ -132,11 +132,11 @@ class Front:
             return
         answer = await self._gate.answer(scope, body)
         if self._faults.strikes("drop"):
-            _connection.get().writer.transport.abort()
+            _connection.get().abort()
             return
         if answer.body and scope["method"] != "HEAD" and self._faults.strikes("truncate"):
             await _send(send, answer, cut_to=len(answer.body) // 2)
-            _connection.get().writer.close()
+            _connection.get().close()
             return
         await _send(send, answer)
 
@@ -184,12 +184,12 @@ def signed_service(headers: Mapping[str, str], query: Mapping[str, list[str]]) -
     return found["service"] if found else None
 
 
-class Connection(TCPServer):
-    """hypercorn's connection, known to the requests on it, so that a fault can break it."""
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection, known to the requests on it, so that a fault can break it."""
 
-    async def run(self) -> None:
-        _connection.set(self)
-        await super().run()
+    def on_headers_complete(self) -> None:
+        _connection.set(self.transport)
+        super().on_headers_complete()
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
 from engine import paths
+from sandbox.azure import ports
 from sandbox.azure.store import Document
 
 ACCOUNT = "keyshift"
@@ -33,6 +34,7 @@ VERSION = "2025-11-05"
 START_SECONDS = 60
 STOP_SECONDS = 20
 _IDLE_SECONDS = 3.0
+_PARENT = Path(__file__).with_name("parent.js")
 _SIGNATURE_SECONDS = 300
 _SIGNATURE_VERSION = "2020-12-06"
 _SIGNED = (
@@ -79,23 +81,42 @@ class Azurite:
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises AzuriteError."""
-        node, program = shutil.which("node"), paths.azurite_home() / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+        node, program = (
+            shutil.which("node"),
+            paths.azurite_home() / "node_modules" / "azurite" / "dist" / "src" / "azurite.js",
+        )
         if node is None:
             raise AzuriteError("node is missing: install it with `sudo apt-get install nodejs npm`, then `make setup`")
         if not program.exists():
             raise AzuriteError("Azurite is not installed: run `make setup`")
+        self._await_ports()
         place = self.folder / "azurite"
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ports = [f"--{name}Port={port}" for name, port in self._ports()]
-        options = ["--silent", "--skipApiVersionCheck", "--disableTelemetry", "--disableProductStyleUrl", f"--location={place}"]
+        doors = [f"--{name}Port={port}" for name, port in self._ports()]
+        options = [
+            "--silent",
+            "--skipApiVersionCheck",
+            "--disableTelemetry",
+            "--disableProductStyleUrl",
+            f"--location={place}",
+        ]
         hosts = [f"--{name}Host={HOST}" for name, _ in self._ports()]
         self._process = subprocess.Popen(
-            [node, "--max-old-space-size=512", program, *ports, *hosts, *options],
+            [node, "--max-old-space-size=512", "--require", _PARENT, program, *doors, *hosts, *options],
             env={"PATH": os.environ.get("PATH", os.defpath), "AZURITE_ACCOUNTS": f"{ACCOUNT}:{self._key()}"},
             stdin=subprocess.DEVNULL,
             cwd=place,
         )
         self._wait()
+
+    def _await_ports(self) -> None:
+        """Wait for the Azurite of a process that was killed: it ends by itself. Raises AzuriteError."""
+        deadline, pause = time.monotonic() + STOP_SECONDS, threading.Event()
+        for name, port in self._ports():
+            while not ports.is_free(port):
+                if time.monotonic() > deadline:
+                    raise AzuriteError(f"port {port} of Azurite's {name} service is taken by another program: end it")
+                pause.wait(0.05)
 
     def _ports(self) -> tuple[tuple[str, int], ...]:
         return (("blob", self.blob_port), ("queue", self.queue_port), ("table", self.table_port))
@@ -143,6 +164,7 @@ class Azurite:
         method: str,
         path: str,
         query: str = "",
+        *,
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> Reply:
@@ -171,7 +193,9 @@ class Azurite:
         standard = [headers.get(name, "") for name in _SIGNED]
         if headers["content-length"] == "0":
             standard[_SIGNED.index("content-length")] = ""
-        own = [f"{name}:{' '.join(value.split())}" for name, value in sorted(headers.items()) if name.startswith("x-ms-")]
+        own = [
+            f"{name}:{' '.join(value.split())}" for name, value in sorted(headers.items()) if name.startswith("x-ms-")
+        ]
         parameters: dict[str, list[str]] = {}
         for name, value in parse_qsl(query, keep_blank_values=True):
             parameters.setdefault(name.lower(), []).append(value)

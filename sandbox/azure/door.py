@@ -40,7 +40,9 @@ class Door:
             raise refusals.SHARED_KEY.error()
         if kind != "Bearer":
             raise refusals.NO_AUTHENTICATION.error()
-        own = (self.kit.world.blob_endpoint if self.service == "blob" else self.kit.world.queue_endpoint)(account["name"])
+        own = (self.kit.world.blob_endpoint if self.service == "blob" else self.kit.world.queue_endpoint)(
+            account["name"]
+        )
         try:
             caller = self.kit.directory.caller(token, (STORAGE, own.rstrip("/")))
         except TokenError as error:

@@ -135,7 +135,11 @@ class Events:
         topic = world.store.get("topic", subscription["id"].rsplit("/", 2)[0])
         target: Document = subscription["properties"]["deliveryWithResourceIdentity"]["destination"]["properties"]
         account = world.store.get("account", target["resourceId"].rsplit("/", 1)[-1])
-        if topic is None or account is None or world.store.get("queue", f"{account['name']}/{target['queueName']}") is None:
+        if (
+            topic is None
+            or account is None
+            or world.store.get("queue", f"{account['name']}/{target['queueName']}") is None
+        ):
             return "the queue is gone"
         scope = f"{account['id']}/queueServices/default/queues/{target['queueName']}"
         if not topic["principal"] or not self._kit.rbac.is_allowed(topic["principal"], _SEND, scope, is_data=True):
@@ -145,13 +149,22 @@ class Events:
         body = f'<?xml version="1.0" encoding="utf-8"?><QueueMessage><MessageText>{text}</MessageText></QueueMessage>'
         path = f"/{backend_name(account, target['queueName'])}/messages"
         reply = self._azurite.request(
-            "queue", "POST", path, f"messagettl={life}", {"content-type": "application/xml"}, body.encode()
+            "queue",
+            "POST",
+            path,
+            f"messagettl={life}",
+            headers={"content-type": "application/xml"},
+            body=body.encode(),
         )
         return None if reply.status == 201 else f"{reply.status} {reply.body[:200]!r}"
 
 
 def _fits(filter_: dict[str, Any], event: Document) -> bool:
-    subject, begins, ends = event["subject"], filter_.get("subjectBeginsWith") or "", filter_.get("subjectEndsWith") or ""
+    subject, begins, ends = (
+        event["subject"],
+        filter_.get("subjectBeginsWith") or "",
+        filter_.get("subjectEndsWith") or "",
+    )
     if not filter_.get("isSubjectCaseSensitive"):
         subject, begins, ends = subject.lower(), begins.lower(), ends.lower()
     types = filter_.get("includedEventTypes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import os
@@ -82,7 +83,7 @@ class Apps:
                 app.process = subprocess.Popen(
                     self._command(app.site),
                     env=self._environment(app),
-                    cwd=paths.TREE / "components",
+                    cwd=self._root(),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -107,13 +108,21 @@ class Apps:
             **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
             "IDENTITY_ENDPOINT": f"{self.world.url}/_identity/token",
             "IDENTITY_HEADER": app.secret,
-            "PYTHONPATH": os.pathsep.join((str(paths.TREE / "components"), str(paths.TREE))),
+            "PYTHONPATH": os.pathsep.join((str(self._root()), str(paths.TREE))),
             "PYTHONUNBUFFERED": "1",
             "REQUESTS_CA_BUNDLE": bundle,
             "SSL_CERT_FILE": bundle,
             "WEBSITE_SITE_NAME": app.site["id"].rsplit("/", 1)[1],
             **{each["name"]: str(each.get("value") or "") for each in settings},
         }
+
+    def _root(self) -> Path:
+        """What the worker's image holds, and no more: `components` beside it has a folder named as Azure's SDK."""
+        root = self.world.folder / "image"
+        root.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (root / "worker").symlink_to(paths.TREE / "components" / "worker")
+        return root
 
     def _log(self, site: Document) -> Path:
         folder = self.world.folder.parent / "logs"
@@ -130,7 +139,9 @@ class Apps:
         client = request.query.get("client_id", "")
         attached = [self.world.store.get("uami", each) or {} for each in apps[0].site["identities"]]
         if client not in {each.get("clientId") for each in attached}:
-            return json_response(400, {"statusCode": 400, "message": "No User Assigned or Delegated Managed Identity found"})
+            return json_response(
+                400, {"statusCode": 400, "message": "No User Assigned or Delegated Managed Identity found"}
+            )
         try:
             return json_response(200, self.directory.managed_identity_token(client, request.query.get("resource", "")))
         except AzureError as error:

@@ -116,14 +116,23 @@ class Graph:
         wanted = {**(present or {"id": new_id()}), **body}
         name = wanted.get("name") or ""
         if not 3 <= len(name) <= 120 or not all(wanted.get(each) for each in ("issuer", "subject", "audiences")):
-            raise AzureError("Request_BadRequest", "A federated credential needs name, issuer, subject and audiences.", 400)
+            raise AzureError(
+                "Request_BadRequest", "A federated credential needs name, issuer, subject and audiences.", 400
+            )
         if present and present["name"] != name:
             raise AzureError("Request_BadRequest", "The name of a federated credential cannot be changed.", 400)
         others = [each for each in application["federations"].values() if each["id"] != wanted["id"]]
         if len(others) >= _MOST_CREDENTIALS:
-            raise AzureError("Request_BadRequest", f"An application has at most {_MOST_CREDENTIALS} federated credentials.", 400)
-        if any((each["issuer"], each["subject"]) == (wanted["issuer"], wanted["subject"]) or each["name"] == name for each in others):
-            raise AzureError("Request_MultipleObjectsWithSameKeyValue", "FederatedIdentityCredential already exists.", 409)
+            raise AzureError(
+                "Request_BadRequest", f"An application has at most {_MOST_CREDENTIALS} federated credentials.", 400
+            )
+        if any(
+            (each["issuer"], each["subject"]) == (wanted["issuer"], wanted["subject"]) or each["name"] == name
+            for each in others
+        ):
+            raise AzureError(
+                "Request_MultipleObjectsWithSameKeyValue", "FederatedIdentityCredential already exists.", 409
+            )
         kept = {each: wanted.get(each) for each in ("id", "name", "issuer", "subject", "audiences", "description")}
         application["federations"][kept["id"]] = kept
         self._world.store.put("application", application["appId"], application)
@@ -147,4 +156,6 @@ def _shown(application: Document) -> Document:
 
 
 def _missing(id_: str) -> AzureError:
-    return AzureError("Request_ResourceNotFound", f"Resource '{id_}' does not exist or one of its references is not present.", 404)
+    return AzureError(
+        "Request_ResourceNotFound", f"Resource '{id_}' does not exist or one of its references is not present.", 404
+    )

@@ -80,7 +80,7 @@ class QueueGate:
         query = urlencode({key: value for key, value in request.query.items() if key != "timeout"})
         headers = {"content-type": request.headers.get("Content-Type") or "application/xml"}
         return response(
-            self._azurite.request("queue", request.method, path, query, headers, request.body),
+            self._azurite.request("queue", request.method, path, query, headers=headers, body=request.body),
             is_head=request.method == "HEAD",
         )
 

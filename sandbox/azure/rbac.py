@@ -33,9 +33,7 @@ class Role:
     not_data_actions: tuple[str, ...] = ()
 
     def allows(self, action: str, *, is_data: bool) -> bool:
-        granted, withheld = (
-            (self.data_actions, self.not_data_actions) if is_data else (self.actions, self.not_actions)
-        )
+        granted, withheld = (self.data_actions, self.not_data_actions) if is_data else (self.actions, self.not_actions)
         return _matches(granted, action) and not _matches(withheld, action)
 
 
@@ -75,14 +73,14 @@ BUILT_IN = {
     "8a0f0c08-91a1-4084-bc3d-661d67233fed": Role(
         "Storage Queue Data Message Processor", (), (f"{_MESSAGES}/read", f"{_MESSAGES}/process/action")
     ),
-    "c6a89b2d-59bc-44d0-9896-0f6e12d7b80a": Role(
-        "Storage Queue Data Message Sender", (), (f"{_MESSAGES}/add/action",)
-    ),
+    "c6a89b2d-59bc-44d0-9896-0f6e12d7b80a": Role("Storage Queue Data Message Sender", (), (f"{_MESSAGES}/add/action",)),
     "00482a5a-887f-4fb3-b363-3b7fe8e74483": Role(
         "Key Vault Administrator", ("Microsoft.KeyVault/*/read",), (f"{_VAULTS}/*",)
     ),
     "14b46e9e-c2b7-41b4-b07b-48a6ebf60603": Role(
-        "Key Vault Crypto Officer", ("Microsoft.KeyVault/*/read",), (f"{_VAULTS}/keys/*", f"{_VAULTS}/keyrotationpolicies/*")
+        "Key Vault Crypto Officer",
+        ("Microsoft.KeyVault/*/read",),
+        (f"{_VAULTS}/keys/*", f"{_VAULTS}/keyrotationpolicies/*"),
     ),
     "12338af0-0e69-4776-bea7-57ae8d297424": Role(
         "Key Vault Crypto User",

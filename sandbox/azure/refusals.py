@@ -411,9 +411,7 @@ OUT_OF_RANGE = Refusal("OutOfRangeInput", "One of the request inputs is out of r
 METADATA_TOO_LARGE = Refusal(
     "MetadataTooLarge", "The size of the specified metadata exceeds the maximum size permitted.", 400, "Docs"
 )
-COPY_SOURCE = Refusal(
-    "CannotVerifyCopySource", "{why}", 403, "Docs, copy blob from URL: the source refuses the caller"
-)
+COPY_SOURCE = Refusal("CannotVerifyCopySource", "{why}", 403, "Docs, copy blob from URL: the source refuses the caller")
 COPY_TOO_LARGE = Refusal(
     "CopySourceTooLarge",
     "The source blob is larger than 256 MiB.",

@@ -119,7 +119,9 @@ class Azure:
             return self._apps.identity(request)
         if first == "_workload":
             is_keys = request.segments[1:] == ("keys",)
-            return json_response(200, self.directory.workload_keys() if is_keys else self.directory.workload_configuration())
+            return json_response(
+                200, self.directory.workload_keys() if is_keys else self.directory.workload_configuration()
+            )
         return self._entra(request)
 
     def _entra(self, request: Request) -> Response:

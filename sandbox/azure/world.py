@@ -20,7 +20,7 @@ SUBSCRIPTIONS = {VENDOR_SUBSCRIPTION: VENDOR_TENANT, CUSTOMER_SUBSCRIPTION: CUST
 MANAGEMENT = "https://management.azure.com"
 STORAGE = "https://storage.azure.com"
 GRAPH = "https://graph.microsoft.com"
-TOKEN_EXCHANGE = "api://AzureADTokenExchange"  # noqa: S105 - an audience
+TOKEN_EXCHANGE = "api://AzureADTokenExchange"
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Settings:
 
     role_lag_seconds: float = 2.0
     directory_lag_seconds: float = 2.0
+    key_check_seconds: float = 86400.0  # how often Storage looks for a new version of a key named without one
     container_lag_seconds: float = 0.0  # Azure: at least 30 s, in which the name of a deleted container is taken
     event_lag_seconds: float = 0.0
     lose_events: int = 0

@@ -137,7 +137,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if isinstance(sys.exception(), ssl.SSLError | ConnectionError):
-            log.debug("a connection ended badly", exc_info=True)  # a client that does not trust us, or left
+            log.debug("a connection ended badly: %r", sys.exception())  # a client that does not trust us, or left
         else:
             super().handle_error(request, client_address)
 

@@ -40,7 +40,15 @@ _CONFIG = {
         ]
     ),
     "azure-native": frozenset(
-        ["clientId", "clientSecret", "disableInstanceDiscovery", "location", "metadataHost", "subscriptionId", "tenantId"]
+        [
+            "clientId",
+            "clientSecret",
+            "disableInstanceDiscovery",
+            "location",
+            "metadataHost",
+            "subscriptionId",
+            "tenantId",
+        ]
     ),
     "azuread": frozenset({"clientId", "clientSecret", "metadataHost", "tenantId"}),
     "ec": frozenset({"apikey", "endpoint", "timeout"}),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from azure_fixtures import azure, blobs, customer_key, home  # noqa: F401 - fixtures
 from cloud import Cloud, running_cloud
 
 HERE = Path(__file__).parent

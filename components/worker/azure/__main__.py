@@ -35,10 +35,11 @@ from ..edits_index import EditsIndex
 from ..elastic import Connection, Elastic
 from .blob import BlobObjects
 
-TOGETHER = 32
-"""The most that Get Messages gives at once."""
+TOGETHER = 16
+"""Get Messages gives 32 at most; fewer, so that a burst is shared by the loops."""
 HIDDEN_SECONDS = 300
 ATTEMPTS = 5
+LOOPS = 8
 IDLE_SECONDS = 1.0
 TICK_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 30.0
@@ -100,7 +101,9 @@ class Loop:
             self._way = self.make()
         way, refused = self._way, False
         messages = list(self.queue.receive_messages(max_messages=TOGETHER, visibility_timeout=HIDDEN_SECONDS))
-        bodies = [{"messageId": message.id, "body": _decoded(message.content)} for message in messages]
+        bodies: list[Mapping[str, Any]] = [
+            {"messageId": message.id, "body": _decoded(message.content)} for message in messages
+        ]
         way.worker.was_refused = False
         failed = set(way.worker.work(bodies)) if bodies else set()
         refused |= way.worker.was_refused
@@ -162,7 +165,7 @@ class _Health(BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.OK)
         self.end_headers()
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """App Service asks every few seconds."""
 
 
@@ -176,13 +179,22 @@ def main() -> None:
     queue, letters = (
         QueueClient(settings.queue_endpoint, name, credential=credential) for name in (settings.queue, settings.dlq)
     )
-    loop = Loop(queue, letters, lambda: _way(settings, credential, container), settings.takes_edits)
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: loop.stop.set())
+        signal.signal(number, lambda *_: stop.set())
     if port := os.environ.get("PORT"):
         health = ThreadingHTTPServer(("", int(port)), _Health)
         threading.Thread(target=health.serve_forever, daemon=True).start()
-    loop.run()
+    # Each has a connection of its own to the search; one of them looks for edits.
+    loops = [
+        Loop(queue, letters, lambda: _way(settings, credential, container), settings.takes_edits and not number, stop)
+        for number in range(LOOPS)
+    ]
+    threads = [threading.Thread(target=loop.run) for loop in loops]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

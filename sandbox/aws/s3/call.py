@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
@@ -33,7 +34,13 @@ class Services:
 
     def bucket_encryption(self, owner: str, bucket: str) -> BucketEncryption:
         document = self.store.encryption(owner, bucket)
-        return BucketEncryption.parse(fromstring(document), owner, self.region) if document else BucketEncryption()
+        return _bucket_encryption(document, owner, self.region) if document else BucketEncryption()
+
+
+@lru_cache(maxsize=64)
+def _bucket_encryption(document: str, owner: str, region: str) -> BucketEncryption:
+    """Asked for at every write: the document is read once for as long as it stays the same."""
+    return BucketEncryption.parse(fromstring(document), owner, region)
 
 
 @dataclass(frozen=True)

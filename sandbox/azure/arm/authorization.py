@@ -23,7 +23,9 @@ class RoleAssignments:
         known(properties, ("roleDefinitionId", "principalId", "principalType", "description"))
         role, principal = properties.get("roleDefinitionId") or "", properties.get("principalId") or ""
         if not _GUID.fullmatch(place.name):
-            raise bad_request("InvalidRoleAssignmentId", f"The role assignment ID '{place.name}' is not valid. It must be a GUID.")
+            raise bad_request(
+                "InvalidRoleAssignmentId", f"The role assignment ID '{place.name}' is not valid. It must be a GUID."
+            )
         if not kit.rbac.has_role(role):
             raise refusals.NO_ROLE_DEFINITION.error(role=role.rsplit("/", 1)[-1])
         _check_principal(kit, principal, SUBSCRIPTIONS[place.subscription], properties.get("principalType"))
@@ -34,7 +36,11 @@ class RoleAssignments:
                 raise refusals.ROLE_ASSIGNMENT_UPDATE.error()
             return 200, self.get(kit, place)
         for _, each in kit.world.store.all("assignment"):
-            same = (each["scope"].lower(), _guid(each["role"]), each["principal"]) == (scope.lower(), _guid(role), principal)
+            same = (each["scope"].lower(), _guid(each["role"]), each["principal"]) == (
+                scope.lower(),
+                _guid(role),
+                principal,
+            )
             if same and each.get("ended") is None:
                 raise refusals.ROLE_ASSIGNMENT_EXISTS.error()
         document = {
@@ -66,11 +72,7 @@ class RoleAssignments:
 
     def list(self, kit: Kit, place: Place) -> list[Document]:
         """Those at the scope and below."""
-        return [
-            _shown(each)
-            for _, each in kit.world.store.all("assignment", place.scope)
-            if each.get("ended") is None
-        ]
+        return [_shown(each) for _, each in kit.world.store.all("assignment", place.scope) if each.get("ended") is None]
 
 
 def _found(kit: Kit, place: Place) -> Document | None:
@@ -114,7 +116,9 @@ class RoleDefinitions:
         properties = body.get("properties") or {}
         known(properties, ("roleName", "description", "type", "permissions", "assignableScopes"))
         if not _GUID.fullmatch(place.name):
-            raise bad_request("InvalidRoleDefinitionId", f"The role definition ID '{place.name}' is not valid. It must be a GUID.")
+            raise bad_request(
+                "InvalidRoleDefinitionId", f"The role definition ID '{place.name}' is not valid. It must be a GUID."
+            )
         for _, other in kit.world.store.all("role"):
             if other["roleName"] == properties.get("roleName") and other["name"] != place.name.lower():
                 raise refusals.AzureError(

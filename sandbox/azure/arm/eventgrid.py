@@ -109,7 +109,9 @@ class TopicSubscriptions:
         )
         if (properties.get("eventDeliverySchema") or "EventGridSchema") != "EventGridSchema":
             raise refusals.NOT_OFFERED.error(what="other schemas than EventGridSchema")
-        siblings = [each for key, each in kit.world.store.all("subscription", f"{place.parent_id}/") if key != place.id.lower()]
+        siblings = [
+            each for key, each in kit.world.store.all("subscription", f"{place.parent_id}/") if key != place.id.lower()
+        ]
         if len(siblings) >= _MOST_SUBSCRIPTIONS:
             raise bad_request("InvalidRequest", f"A topic has at most {_MOST_SUBSCRIPTIONS} event subscriptions.")
         _check_filter(properties.get("filter") or {})

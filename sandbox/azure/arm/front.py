@@ -63,7 +63,9 @@ class ResourceManager:
         reads_by_post = request.method == "POST" and segments[-1:] == ("list",)
         place = parse(segments[:-1] if reads_by_post else segments)
         if place is None or not request.query.get("api-version"):
-            raise AzureError("MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required.", 400)
+            raise AzureError(
+                "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required.", 400
+            )
         kind = _BY_NAME.get(place.type.lower())
         if kind is None or request.method not in _VERBS or (request.method == "POST" and not reads_by_post):
             raise refusals.NOT_OFFERED.error(what=f"{request.method} of {place.type}")

@@ -71,9 +71,7 @@ class Federations:
         if len(others) >= _MOST_CREDENTIALS:
             raise bad_request("BadRequest", f"Too many Federated Identity Credentials: at most {_MOST_CREDENTIALS}.")
         if any((each["issuer"], each["subject"]) == (properties["issuer"], properties["subject"]) for each in others):
-            raise bad_request(
-                "BadRequest", "Issuer and subject combination already exists for this Managed Identity."
-            )
+            raise bad_request("BadRequest", "Issuer and subject combination already exists for this Managed Identity.")
         kit.world.store.put("federation", place.id, properties)
         return 200, self.get(kit, place)
 
@@ -88,4 +86,3 @@ class Federations:
 
     def list(self, kit: Kit, place: Place) -> list[Document]:
         raise missing(place)
-

@@ -46,7 +46,9 @@ class VaultsType:
         if recovers and not (present and present.get("deleted")):
             raise refusals.VAULT_RESTS_ON.error(why=f"There is no deleted vault {place.name} to recover.")
         if not _NAME.fullmatch(place.name):
-            raise bad_request("VaultNameNotValid", f"The vault name '{place.name}' is invalid: 3-24 alphanumerics and hyphens.")
+            raise bad_request(
+                "VaultNameNotValid", f"The vault name '{place.name}' is invalid: 3-24 alphanumerics and hyphens."
+            )
         kept = _checked(properties, place, present)
         if present is None:
             port = free_port(kit.world.store)
@@ -96,7 +98,9 @@ def _checked(properties: Document, place: Place, present: Document | None) -> Do
     if properties.get("enablePurgeProtection") is False:
         raise refusals.PURGE_PROTECTION_OFF.error()
     if properties.get("enableSoftDelete") is False:
-        raise refusals.VAULT_RESTS_ON.error(why='The property "enableSoftDelete" can be set to false only for creating new vault.')
+        raise refusals.VAULT_RESTS_ON.error(
+            why='The property "enableSoftDelete" can be set to false only for creating new vault.'
+        )
     if properties.get("tenantId") != SUBSCRIPTIONS[place.subscription]:
         raise refusals.VAULT_RESTS_ON.error(why="The tenant ID in the request does not match the subscription's.")
     if not properties.get("enableRbacAuthorization"):
@@ -215,7 +219,11 @@ class KeysType:
         kid = bundle["key"]["kid"]
         attributes: dict[str, Any] = bundle["attributes"]
         properties = {
-            "attributes": {name: attributes[name] for name in ("enabled", "exp", "nbf", "created", "updated", "recoveryLevel") if name in attributes},
+            "attributes": {
+                name: attributes[name]
+                for name in ("enabled", "exp", "nbf", "created", "updated", "recoveryLevel")
+                if name in attributes
+            },
             "keyOps": bundle["key"]["key_ops"],
             "keySize": _bits(bundle["key"]["n"]),
             "keyUri": kid.rsplit("/", 1)[0],

@@ -38,7 +38,7 @@ class Place:
     def id(self) -> str:
         if self.types == ("resourceGroups",):
             return self.group_id
-        base = self.scope if self.scope else self.group_id if self.group else f"/subscriptions/{self.subscription}"
+        base = self.scope or (self.group_id if self.group else f"/subscriptions/{self.subscription}")
         pairs = "".join(f"/{kind}/{name}" for kind, name in zip(self.types, self.names, strict=False))
         return f"{base}/providers/{self.namespace}{pairs}"
 

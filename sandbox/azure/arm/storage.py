@@ -81,9 +81,15 @@ def _wanted(kit: Kit, place: Place, body: Document, present: Document | None, lo
     settings["networkAcls"] = {**_DEFAULTS["networkAcls"], **(settings["networkAcls"] or {})}
     identities = _identities(kit, place, body.get("identity"))
     if present and (present["kind"] != kind or any(present["settings"][name] != settings[name] for name in _FIXED)):
-        raise bad_request("AccountPropertyCannotBeUpdated", "The property 'kind' was specified in the input, but it cannot be updated.")
+        raise bad_request(
+            "AccountPropertyCannotBeUpdated",
+            "The property 'kind' was specified in the input, but it cannot be updated.",
+        )
     document = {
-        **(present or {"generation": new_id().replace("-", ""), "made": kit.world.now(), "name": place.name, "id": place.id}),
+        **(
+            present
+            or {"generation": new_id().replace("-", ""), "made": kit.world.now(), "name": place.name, "id": place.id}
+        ),
         "identities": identities,
         "kind": kind,
         "location": body.get("location") or location,
@@ -116,7 +122,11 @@ def _encryption(kit: Kit, wanted: Document | None, present: Document | None, ide
         if before.get("keySource") == "Microsoft.Keyvault":
             _check_attached(KeyReference.of(before), identities)
         return {"encryption": before or _ours({}), "key": present["key"] if present else None}
-    known(wanted, ("identity", "keySource", "keyvaultproperties", "requireInfrastructureEncryption", "services"), "encryption")
+    known(
+        wanted,
+        ("identity", "keySource", "keyvaultproperties", "requireInfrastructureEncryption", "services"),
+        "encryption",
+    )
     _check_services(wanted.get("services") or {}, before.get("services"), is_new=present is None)
     if (wanted.get("keySource") or "Microsoft.Storage").lower() == "microsoft.storage":
         if present and present["key"]:
@@ -152,7 +162,9 @@ def _check_services(wanted: Document, present: Document | None, *, is_new: bool)
     known(wanted, _SERVICES, "encryption.services")
     for name, service in wanted.items():
         kind = (service or {}).get("keyType") or "Account"
-        before = ((present or {}).get(name) or {}).get("keyType") or ("Account" if name in {"blob", "file"} else "Service")
+        before = ((present or {}).get(name) or {}).get("keyType") or (
+            "Account" if name in {"blob", "file"} else "Service"
+        )
         if not is_new and name in {"queue", "table"} and kind != before:
             raise refusals.KEY_TYPE_OF_SERVICE.error()
 
@@ -185,7 +197,7 @@ def current_account(kit: Kit, place: Place) -> Document:
     account = kit.world.store.get("account", place.names[0])
     if account is None or not place.id.lower().startswith(account["id"].lower()):
         raise missing(place)
-    return account
+    return kit.keys.follow(account)
 
 
 def _shown(kit: Kit, account: Document) -> Document:

@@ -13,9 +13,12 @@ _SITE = (
     "clientAffinityEnabled",
     "enabled",
     "httpsOnly",
+    "hyperV",
+    "isXenon",
     "keyVaultReferenceIdentity",
     "publicNetworkAccess",
     "reserved",
+    "scmSiteAlsoStopped",
     "serverFarmId",
     "siteConfig",
 )
@@ -29,7 +32,9 @@ _CONFIG = (
     "healthCheckPath",
     "http20Enabled",
     "linuxFxVersion",
+    "localMySqlEnabled",
     "minTlsVersion",
+    "netFrameworkVersion",
     "numberOfWorkers",
 )
 
@@ -62,9 +67,16 @@ class Plans:
 
     def delete(self, kit: Kit, place: Place) -> None:
         self_id = place.id.lower()
-        used = [site["id"] for _, site in kit.world.store.all("site") if site["properties"]["serverFarmId"].lower() == self_id]
+        used = [
+            site["id"]
+            for _, site in kit.world.store.all("site")
+            if site["properties"]["serverFarmId"].lower() == self_id
+        ]
         if used:
-            raise bad_request("Conflict", f"Server farm '{place.name}' cannot be deleted because it has web app(s) {', '.join(used)} assigned to it.")
+            raise bad_request(
+                "Conflict",
+                f"Server farm '{place.name}' cannot be deleted because it has web app(s) {', '.join(used)} assigned to it.",
+            )
         kit.world.store.delete("plan", place.id)
 
     def list(self, kit: Kit, place: Place) -> list[Document]:

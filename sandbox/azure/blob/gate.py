@@ -126,6 +126,7 @@ class BlobGate:
 
     def _check_key(self, account: Document) -> None:
         """Tries the account's key through its vault. Raises AzureError."""
+        account = self._kit.keys.follow(account)
         if account["key"]:
             self._kit.keys.unwrap(account["key"])
 
@@ -138,7 +139,7 @@ class BlobGate:
         if operation.name == "SetBlobTags":
             self._check_match(target, request)
         query = urlencode({name: value for name, value in target.query.items() if name != "timeout"})
-        reply = self._azurite.request("blob", request.method, target.path, query, headers, request.body)
+        reply = self._azurite.request("blob", request.method, target.path, query, headers=headers, body=request.body)
         self._tell(operation, target, request, reply)
         return self._shown(request, target, reply)
 
@@ -149,7 +150,9 @@ class BlobGate:
             return
         found = self._azurite.request("blob", "HEAD", target.path)
         if found.status == 200 and wanted != "*" and found.header("etag") != wanted:
-            raise AzureError("ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.", 412)
+            raise AzureError(
+                "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.", 412
+            )
 
     def _source(self, operation: Operation, target: Target, request: Request, caller: Caller) -> dict[str, str]:
         """The headers for a source within this sandbox, once the caller may read it. Raises AzureError."""
@@ -209,8 +212,12 @@ class BlobGate:
             raise refusals.COPY_TOO_LARGE.error()
         if wanted:
             body = self._azurite.request("blob", "GET", source.path, query).body
-            if base64.b64encode(hashlib.md5(body).digest()).decode() != wanted:  # noqa: S324 - the protocol's
-                raise AzureError("Md5Mismatch", "The MD5 value specified in the request did not match with the MD5 value calculated by the server.", 400)
+            if base64.b64encode(hashlib.md5(body).digest()).decode() != wanted:
+                raise AzureError(
+                    "Md5Mismatch",
+                    "The MD5 value specified in the request did not match with the MD5 value calculated by the server.",
+                    400,
+                )
 
     def _shown(self, request: Request, target: Target, reply: Reply) -> Response:
         """The reply under the names that the caller knows."""
@@ -304,13 +311,17 @@ def _operation(target: Target, request: Request) -> Operation:
     restype, comp = target.query.get("restype", ""), target.query.get("comp", "")
     operation = TABLE.get((target.level, request.method, restype, comp))
     if operation is None:
-        raise refusals.NOT_IN_TABLE.error(what=f"{request.method} of a {target.level} with restype={restype!r} comp={comp!r}")
+        raise refusals.NOT_IN_TABLE.error(
+            what=f"{request.method} of a {target.level} with restype={restype!r} comp={comp!r}"
+        )
     if unknown := set(target.query) - operation.query - _ALWAYS:
         raise refusals.NOT_IN_TABLE.error(what=f"{operation.name} with {', '.join(sorted(unknown))}")
     for name in _PROMISES:
         if request.headers.get(name):
             raise refusals.NOT_IN_TABLE.error(what=f"{name}: nothing here would keep its promise")
-    metadata = sum(len(name) - 10 + len(value) for name, value in request.headers.items() if name.lower().startswith("x-ms-meta-"))
+    metadata = sum(
+        len(name) - 10 + len(value) for name, value in request.headers.items() if name.lower().startswith("x-ms-meta-")
+    )
     if metadata > MOST_METADATA:
         raise refusals.METADATA_TOO_LARGE.error()
     if len(parse_qsl(request.headers.get("x-ms-tags", ""), keep_blank_values=True)) > MOST_TAGS:

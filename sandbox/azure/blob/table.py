@@ -33,7 +33,7 @@ def _q(*names: str) -> frozenset[str]:
 
 _CREATED, _DELETED = "Microsoft.Storage.BlobCreated", "Microsoft.Storage.BlobDeleted"
 
-# (level, method, restype, comp)
+# By level, method, restype and comp.
 TABLE: Mapping[tuple[str, str, str, str], Operation] = {
     ("service", "GET", "", "list"): Operation(
         "ListContainers", f"{_CONTAINERS}/read", is_data=False, query=_q("prefix", "marker", "maxresults", "include")

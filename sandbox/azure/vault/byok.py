@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap_with_padding
 
-_OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None)  # noqa: S303 - the format's
+_OAEP = padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None)
 _AES_BYTES = 32
 
 
@@ -27,9 +27,14 @@ def parsed(blob: bytes) -> dict[str, Any]:
     try:
         document = json.loads(blob)
         header, ciphertext = document["header"], document["ciphertext"]
-        fields = {"schema_version": document["schema_version"], **{name: header[name] for name in ("kid", "alg", "enc")}}
+        fields = {
+            "schema_version": document["schema_version"],
+            **{name: header[name] for name in ("kid", "alg", "enc")},
+        }
     except (ValueError, KeyError, TypeError) as error:
-        raise BlobError("it is not a JSON document with schema_version, header (kid, alg, enc) and ciphertext") from error
+        raise BlobError(
+            "it is not a JSON document with schema_version, header (kid, alg, enc) and ciphertext"
+        ) from error
     for name, wanted in (("schema_version", "1.0.0"), ("alg", "dir"), ("enc", "CKM_RSA_AES_KEY_WRAP")):
         if fields[name] != wanted:
             raise BlobError(f"{name} must be {wanted}, not {fields[name]!r}")

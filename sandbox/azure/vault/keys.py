@@ -21,7 +21,7 @@ OPERATIONS = ("encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey", "i
 _DEFAULT_OPERATIONS = tuple(name for name in OPERATIONS if name != "import")
 _NAME = re.compile(r"[0-9A-Za-z-]{1,127}")
 _PADDINGS = {
-    "RSA-OAEP": padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None),  # noqa: S303
+    "RSA-OAEP": padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None),
     "RSA-OAEP-256": padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None),
     "RSA1_5": padding.PKCS1v15(),
 }
@@ -38,7 +38,7 @@ class Keys:
     def create(self, vault: Document, name: str, body: dict[str, Any]) -> Document:
         """A new key, or a new version of a known one. Raises AzureError."""
         size = body.get("key_size") or 2048
-        version = self._version(vault, name, body, body.get("kty"), body.get("key_ops"), size)
+        version = self._version(vault, name, body, body)
         if size not in SIZES:
             raise refusals.BAD_PARAMETER.error(why=f"RSA key size {size} is not supported; use one of {list(SIZES)}.")
         version["pem"] = _pem(rsa.generate_private_key(public_exponent=65537, key_size=size))
@@ -49,7 +49,7 @@ class Keys:
         jwk = body.get("key")
         if not isinstance(jwk, dict):
             raise refusals.BAD_PARAMETER.error(why="Property key has invalid value.")
-        version = self._version(vault, name, body, jwk.get("kty"), jwk.get("key_ops"), None)
+        version = self._version(vault, name, body, jwk)
         blob = jwk.get("key_hsm")
         if not isinstance(blob, str):
             # A software key's material would come in clear; Keyshift's promise is that it never does.
@@ -81,10 +81,9 @@ class Keys:
         self._check_use(version, "import", decrypts=False)
         return byok.unwrapped(document, _private(version))
 
-    def _version(
-        self, vault: Document, name: str, body: dict[str, Any], kty: Any, operations: Any, size: int | None
-    ) -> Document:
-        """A version without its material, its description checked."""
+    def _version(self, vault: Document, name: str, body: dict[str, Any], key: dict[str, Any]) -> Document:
+        """A version without its material, its description checked; `key` says its type and operations."""
+        kty, operations = key.get("kty"), key.get("key_ops")
         if not _NAME.fullmatch(name):
             raise refusals.BAD_PARAMETER.error(why=f"The request URI contains an invalid name: {name}")
         if kty not in TYPES:
@@ -105,13 +104,16 @@ class Keys:
             "key_ops": operations,
             "kty": kty,
             "made": self.world.now(),
-            "size": size,
             "tags": dict(body.get("tags") or {}),
         }
 
     def _add(self, vault: Document, name: str, version: Document) -> Document:
         with self.world.store.alone():
-            key = self.world.store.get("key", _place(vault, name)) or {"name": name, "vault": vault["name"], "versions": {}}
+            key = self.world.store.get("key", _place(vault, name)) or {
+                "name": name,
+                "vault": vault["name"],
+                "versions": {},
+            }
             if key.get("deleted"):
                 raise refusals.OBJECT_IS_DELETED.error(what="Key", name=name)
             version["version"] = new_id().replace("-", "")

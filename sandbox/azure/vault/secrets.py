@@ -140,7 +140,9 @@ class Secrets:
 
 
 def _given(attributes: dict[str, Any] | None) -> dict[str, Any]:
-    return {name: (attributes or {})[name] for name in ("enabled", "exp", "nbf") if (attributes or {}).get(name) is not None}
+    return {
+        name: (attributes or {})[name] for name in ("enabled", "exp", "nbf") if (attributes or {}).get(name) is not None
+    }
 
 
 def _deletion(vault: Document, secret: Document) -> Document:

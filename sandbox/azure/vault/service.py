@@ -70,20 +70,33 @@ def _purge_secret(vaults: Vaults, vault: Document, names: dict[str, str], _body:
 
 # Docs: articles/key-vault/general/rbac-guide.md and the REST reference's table of permissions.
 ROUTES = (
-    _route("PUT", "keys/<name>", f"{_KEYS}/import/action", lambda v, w, n, b: (200, v.keys.import_key(w, n["name"], b))),
-    _route("POST", "keys/<name>/create", f"{_KEYS}/create/action", lambda v, w, n, b: (200, v.keys.create(w, n["name"], b))),
+    _route(
+        "PUT", "keys/<name>", f"{_KEYS}/import/action", lambda v, w, n, b: (200, v.keys.import_key(w, n["name"], b))
+    ),
+    _route(
+        "POST", "keys/<name>/create", f"{_KEYS}/create/action", lambda v, w, n, b: (200, v.keys.create(w, n["name"], b))
+    ),
     _route("POST", "keys/<name>/rotate", f"{_KEYS}/rotate/action", lambda v, w, n, _b: (200, v.rotated(w, n["name"]))),
     _route("GET", "keys", f"{_KEYS}/read", lambda v, w, _n, _b: (200, _page(v.keys.names(w, deleted=False)))),
-    _route("GET", "keys/<name>/versions", f"{_KEYS}/read", lambda v, w, n, _b: (200, _page(v.keys.versions(w, n["name"])))),
+    _route(
+        "GET", "keys/<name>/versions", f"{_KEYS}/read", lambda v, w, n, _b: (200, _page(v.keys.versions(w, n["name"])))
+    ),
     _route("GET", "keys/<name>", f"{_KEYS}/read", lambda v, w, n, _b: (200, v.keys.get(w, n["name"]))),
-    _route("GET", "keys/<name>/<version>", f"{_KEYS}/read", lambda v, w, n, _b: (200, v.keys.get(w, n["name"], n["version"]))),
+    _route(
+        "GET",
+        "keys/<name>/<version>",
+        f"{_KEYS}/read",
+        lambda v, w, n, _b: (200, v.keys.get(w, n["name"], n["version"])),
+    ),
     _route(
         "PATCH",
         "keys/<name>/<version>",
         f"{_KEYS}/update/action",
         lambda v, w, n, b: (200, v.keys.update(w, n["name"], n["version"], b)),
     ),
-    _route("PATCH", "keys/<name>", f"{_KEYS}/update/action", lambda v, w, n, b: (200, v.keys.update(w, n["name"], "", b))),
+    _route(
+        "PATCH", "keys/<name>", f"{_KEYS}/update/action", lambda v, w, n, b: (200, v.keys.update(w, n["name"], "", b))
+    ),
     _route("DELETE", "keys/<name>", f"{_KEYS}/delete", lambda v, w, n, _b: (200, v.keys.delete(w, n["name"]))),
     _route("POST", "keys/<name>/<version>/wrapkey", f"{_KEYS}/wrap/action", _wrap),
     _route("POST", "keys/<name>/<version>/unwrapkey", f"{_KEYS}/unwrap/action", _unwrap),
@@ -96,15 +109,27 @@ ROUTES = (
         lambda v, w, n, _b: (200, v.keys.recover(w, n["name"])),
     ),
     _route("DELETE", "deletedkeys/<name>", f"{_KEYS}/purge/action", _purge),
-    _route("PUT", "secrets/<name>", f"{_SECRETS}/setSecret/action", lambda v, w, n, b: (200, v.secrets.set(w, n["name"], b))),
-    _route("GET", "secrets", f"{_SECRETS}/readMetadata/action", lambda v, w, _n, _b: (200, _page(v.secrets.names(w, deleted=False)))),
+    _route(
+        "PUT",
+        "secrets/<name>",
+        f"{_SECRETS}/setSecret/action",
+        lambda v, w, n, b: (200, v.secrets.set(w, n["name"], b)),
+    ),
+    _route(
+        "GET",
+        "secrets",
+        f"{_SECRETS}/readMetadata/action",
+        lambda v, w, _n, _b: (200, _page(v.secrets.names(w, deleted=False))),
+    ),
     _route(
         "GET",
         "secrets/<name>/versions",
         f"{_SECRETS}/readMetadata/action",
         lambda v, w, n, _b: (200, _page(v.secrets.versions(w, n["name"]))),
     ),
-    _route("GET", "secrets/<name>", f"{_SECRETS}/getSecret/action", lambda v, w, n, _b: (200, v.secrets.get(w, n["name"]))),
+    _route(
+        "GET", "secrets/<name>", f"{_SECRETS}/getSecret/action", lambda v, w, n, _b: (200, v.secrets.get(w, n["name"]))
+    ),
     _route(
         "GET",
         "secrets/<name>/<version>",
@@ -118,9 +143,17 @@ ROUTES = (
         lambda v, w, n, b: (200, v.secrets.update(w, n["name"], n["version"], b)),
     ),
     _route("DELETE", "secrets/<name>", f"{_SECRETS}/delete", lambda v, w, n, _b: (200, v.secrets.delete(w, n["name"]))),
-    _route("GET", "deletedsecrets", f"{_SECRETS}/readMetadata/action", lambda v, w, _n, _b: (200, _page(v.secrets.names(w, deleted=True)))),
     _route(
-        "GET", "deletedsecrets/<name>", f"{_SECRETS}/readMetadata/action", lambda v, w, n, _b: (200, v.secrets.deleted(w, n["name"]))
+        "GET",
+        "deletedsecrets",
+        f"{_SECRETS}/readMetadata/action",
+        lambda v, w, _n, _b: (200, _page(v.secrets.names(w, deleted=True))),
+    ),
+    _route(
+        "GET",
+        "deletedsecrets/<name>",
+        f"{_SECRETS}/readMetadata/action",
+        lambda v, w, n, _b: (200, v.secrets.deleted(w, n["name"])),
     ),
     _route(
         "POST",
@@ -214,7 +247,9 @@ class Vaults:
         present = self.keys.get(vault, name)
         key = present["key"]
         size = len(decode(key["n"])) * 8
-        return self.keys.create(vault, name, {"kty": key["kty"], "key_ops": key["key_ops"], "key_size": size, "tags": present["tags"]})
+        return self.keys.create(
+            vault, name, {"kty": key["kty"], "key_ops": key["key_ops"], "key_size": size, "tags": present["tags"]}
+        )
 
     def _caller(self, vault: Document, request: Request) -> Caller:
         header = request.headers.get("Authorization", "")

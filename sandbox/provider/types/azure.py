@@ -96,7 +96,10 @@ def kind(
         volatile=volatile,
         defaults=defaults or {},
         unsupported=frozenset(known.inputs) - arm.takes,
-        absent=outputs - arm.takes - frozenset({"azureApiVersion", "name", "type"}) - _SHOWN.get(arm.token, frozenset()),
+        absent=outputs
+        - arm.takes
+        - frozenset({"azureApiVersion", "name", "type"})
+        - _SHOWN.get(arm.token, frozenset()),
         validate=all_problems,
     )
 

@@ -25,7 +25,9 @@ def _assignment(resource: Resource) -> str:
 
 
 def _assignment_body(inputs: Properties) -> Document:
-    return {"properties": {name: inputs[name] for name in _ASSIGNMENT if name != "scope" and inputs.get(name) is not None}}
+    return {
+        "properties": {name: inputs[name] for name in _ASSIGNMENT if name != "scope" and inputs.get(name) is not None}
+    }
 
 
 def _definition(resource: Resource) -> str:
@@ -47,7 +49,7 @@ def _is_same_permissions(wanted: Any, found: Any) -> bool:
 KINDS = {
     "RoleAssignment": kind(
         Arm(
-            token="azure-native:authorization:RoleAssignment",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:authorization:RoleAssignment",
             api="2022-04-01",
             path=_assignment,
             body=_assignment_body,
@@ -64,7 +66,7 @@ KINDS = {
     ),
     "RoleDefinition": kind(
         Arm(
-            token="azure-native:authorization:RoleDefinition",  # noqa: S106
+            token="azure-native:authorization:RoleDefinition",
             api="2022-05-01-preview",
             path=_definition,
             body=_definition_body,

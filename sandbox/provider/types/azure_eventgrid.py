@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from sandbox.provider.kinds import Properties, Resource
-from sandbox.provider.types.azure import Arm, Document, attached, given, group_path, is_same_id, is_same_identity, kind, told
+from sandbox.provider.types.azure import (
+    Arm,
+    Document,
+    attached,
+    given,
+    group_path,
+    is_same_id,
+    is_same_identity,
+    kind,
+    told,
+)
 
 _API = "2025-02-15"
-_TOPIC = {"metricResourceId": "metricResourceId", "provisioningState": "provisioningState", "source": "source", "topicType": "topicType"}
+_TOPIC = {
+    "metricResourceId": "metricResourceId",
+    "provisioningState": "provisioningState",
+    "source": "source",
+    "topicType": "topicType",
+}
 _PLAIN = {name: name for name in ("eventDeliverySchema", "filter", "retryPolicy")}
 _DESTINATION = {
     "queueMessageTimeToLiveInSeconds": "queueMessageTimeToLiveInSeconds",
@@ -71,7 +86,7 @@ def _subscription_shown(found: Document) -> Properties:
 KINDS = {
     "SystemTopic": kind(
         Arm(
-            token="azure-native:eventgrid:SystemTopic",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:eventgrid:SystemTopic",
             api=_API,
             path=_topic,
             body=_topic_body,
@@ -88,7 +103,7 @@ KINDS = {
     ),
     "SystemTopicEventSubscription": kind(
         Arm(
-            token="azure-native:eventgrid:SystemTopicEventSubscription",  # noqa: S106
+            token="azure-native:eventgrid:SystemTopicEventSubscription",
             api=_API,
             path=lambda resource: f"{_topic(resource)}/eventSubscriptions/{resource.inputs['eventSubscriptionName']}",
             body=_subscription_body,

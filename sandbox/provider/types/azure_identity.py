@@ -35,7 +35,7 @@ _OF_CREDENTIAL = {name: name for name in ("issuer", "subject", "audiences")}
 KINDS = {
     "ResourceGroup": kind(
         Arm(
-            token="azure-native:resources:ResourceGroup",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:resources:ResourceGroup",
             api="2024-11-01",
             path=_group,
             body=_located,
@@ -51,7 +51,7 @@ KINDS = {
     ),
     "UserAssignedIdentity": kind(
         Arm(
-            token="azure-native:managedidentity:UserAssignedIdentity",  # noqa: S106
+            token="azure-native:managedidentity:UserAssignedIdentity",
             api="2024-11-30",
             path=_identity,
             body=_located,
@@ -67,7 +67,7 @@ KINDS = {
     ),
     "FederatedIdentityCredential": kind(
         Arm(
-            token="azure-native:managedidentity:FederatedIdentityCredential",  # noqa: S106
+            token="azure-native:managedidentity:FederatedIdentityCredential",
             api="2024-11-30",
             path=_credential,
             body=_credential_body,

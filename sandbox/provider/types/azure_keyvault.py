@@ -10,9 +10,7 @@ from sandbox.provider.types.azure import Arm, Document, group_path, kind, told
 
 _VAULTS_API = "2024-11-01"
 _VAULTS = "/providers/Microsoft.KeyVault/vaults/"
-_OF_KEY = {
-    name: name for name in ("attributes", "keyOps", "keySize", "keyUri", "keyUriWithVersion", "kty")
-}
+_OF_KEY = {name: name for name in ("attributes", "keyOps", "keySize", "keyUri", "keyUriWithVersion", "kty")}
 
 
 def _vault(resource: Resource) -> str:
@@ -59,7 +57,7 @@ def _vault_shown(found: Document) -> Properties:
 KINDS = {
     "Vault": kind(
         Arm(
-            token="azure-native:keyvault:Vault",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:keyvault:Vault",
             api=_VAULTS_API,
             path=_vault,
             body=_vault_body,
@@ -74,7 +72,7 @@ KINDS = {
     ),
     "Key": kind(
         Arm(
-            token="azure-native:keyvault:Key",  # noqa: S106
+            token="azure-native:keyvault:Key",
             api=_VAULTS_API,
             path=lambda resource: f"{_vault(resource)}/keys/{resource.inputs['keyName']}",
             body=_object_body,
@@ -93,7 +91,7 @@ KINDS = {
     ),
     "Secret": kind(
         Arm(
-            token="azure-native:keyvault:Secret",  # noqa: S106
+            token="azure-native:keyvault:Secret",
             api=_VAULTS_API,
             path=lambda resource: f"{_vault(resource)}/secrets/{resource.inputs['secretName']}",
             body=_object_body,

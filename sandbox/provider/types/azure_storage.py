@@ -30,7 +30,8 @@ _SETTINGS = {
     "publicNetworkAccess": "publicNetworkAccess",
 }
 _READ_ONLY = {
-    name: name for name in ("creationTime", "primaryEndpoints", "primaryLocation", "provisioningState", "statusOfPrimary")
+    name: name
+    for name in ("creationTime", "primaryEndpoints", "primaryLocation", "provisioningState", "statusOfPrimary")
 }
 _KEY = {
     "currentVersionedKeyIdentifier": "currentVersionedKeyIdentifier",
@@ -127,14 +128,24 @@ def _inner(inputs: Properties, names: tuple[str, ...]) -> Document:
 KINDS = {
     "StorageAccount": kind(
         Arm(
-            token="azure-native:storage:StorageAccount",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:storage:StorageAccount",
             api=_API,
             path=_account,
             body=_account_body,
             shown=_account_shown,
             name="accountName",
             takes=frozenset(
-                {"accountName", "encryption", "identity", "kind", "location", "resourceGroupName", "sku", "tags", *_SETTINGS}
+                {
+                    "accountName",
+                    "encryption",
+                    "identity",
+                    "kind",
+                    "location",
+                    "resourceGroupName",
+                    "sku",
+                    "tags",
+                    *_SETTINGS,
+                }
             ),
             fixed=frozenset({"accountName", "isHnsEnabled", "location", "resourceGroupName"}),
         ),
@@ -145,7 +156,7 @@ KINDS = {
     ),
     "BlobServiceProperties": kind(
         Arm(
-            token="azure-native:storage:BlobServiceProperties",  # noqa: S106
+            token="azure-native:storage:BlobServiceProperties",
             api=_API,
             path=lambda resource: f"{_account(resource)}/blobServices/{resource.inputs['blobServicesName']}",
             body=lambda inputs: _inner(inputs, tuple(_BLOB_SERVICE)),
@@ -161,9 +172,11 @@ KINDS = {
     ),
     "BlobContainer": kind(
         Arm(
-            token="azure-native:storage:BlobContainer",  # noqa: S106
+            token="azure-native:storage:BlobContainer",
             api=_API,
-            path=lambda resource: f"{_account(resource)}/blobServices/default/containers/{resource.inputs['containerName']}",
+            path=lambda resource: (
+                f"{_account(resource)}/blobServices/default/containers/{resource.inputs['containerName']}"
+            ),
             body=lambda inputs: _inner(inputs, ("metadata", "publicAccess")),
             shown=_container_shown,
             name="containerName",
@@ -174,7 +187,7 @@ KINDS = {
     ),
     "Queue": kind(
         Arm(
-            token="azure-native:storage:Queue",  # noqa: S106
+            token="azure-native:storage:Queue",
             api=_API,
             path=lambda resource: f"{_account(resource)}/queueServices/default/queues/{resource.inputs['queueName']}",
             body=lambda inputs: _inner(inputs, ("metadata",)),

@@ -23,9 +23,12 @@ _SITE = {
         "clientAffinityEnabled",
         "enabled",
         "httpsOnly",
+        "hyperV",
+        "isXenon",
         "keyVaultReferenceIdentity",
         "publicNetworkAccess",
         "reserved",
+        "scmSiteAlsoStopped",
         "serverFarmId",
         "siteConfig",
     )
@@ -67,7 +70,7 @@ def _common(found: Document) -> Properties:
 KINDS = {
     "AppServicePlan": kind(
         Arm(
-            token="azure-native:web:AppServicePlan",  # noqa: S106 - Pulumi's word for a type
+            token="azure-native:web:AppServicePlan",
             api=_API,
             path=_plan,
             body=_plan_body,
@@ -85,7 +88,7 @@ KINDS = {
     ),
     "WebApp": kind(
         Arm(
-            token="azure-native:web:WebApp",  # noqa: S106
+            token="azure-native:web:WebApp",
             api=_API,
             path=_site,
             body=_site_body,
@@ -101,7 +104,12 @@ KINDS = {
         partial=frozenset({"identity"}),
         same={"identity": is_same_identity, "serverFarmId": is_same_id},
         unread=frozenset({"siteConfig"}),
-        computed=frozenset({"clientAffinityEnabled", "enabled", "httpsOnly", "kind", "publicNetworkAccess", "reserved"}),
+        computed=frozenset(
+            {
+                *("clientAffinityEnabled", "enabled", "httpsOnly", "hyperV", "isXenon", "kind", "publicNetworkAccess"),
+                *("reserved", "scmSiteAlsoStopped"),
+            }
+        ),
         volatile=frozenset({"state"}),
     ),
 }
