@@ -25,6 +25,10 @@ class Facts:
         return str(self._of("tenant"))
 
     @property
+    def cloud(self) -> str:
+        return str(self._of("cloud") or "aws")
+
+    @property
     def mode(self) -> str:
         return str(self._of("mode"))
 

@@ -25,12 +25,22 @@ _SAFE = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$
 EVERYWHERE = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0", "*"})  # noqa: S104 - what is refused, not listened on
 
 
-def _has_key(one: Resource, _: Mapping[str, Any]) -> Found:
+def _has_key(one: Resource) -> Iterator[str]:
     key = one.get("encryptionKeyPath")
     if key is None:
         yield "it would lie under Elastic's own key"
     elif key is not UNKNOWN and not is_key_arn(key):
         yield "its key is not named by a key's ARN: behind an alias Elastic re-wraps by itself"
+
+
+def _names_a_key(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundInProgram:
+    """On Azure Elastic Cloud offers a deployment its own key only: there a name would be a promise that nobody keeps."""
+    for one in program.of(kinds.DEPLOYMENT):
+        if facts.cloud == "azure":
+            if one.get("encryptionKeyPath") is not None:
+                yield Violation("it would name a key, and on Azure it can lie under Elastic's own only", one.urn)
+        else:
+            yield from (Violation(why, one.urn) for why in _has_key(one))
 
 
 def _own_key(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundInProgram:
@@ -121,8 +131,7 @@ def _rules() -> Iterator[Rule]:
         url=CUSTOMER_KEY,
         unknown=OnUnknown.ORIGIN,
         controls=("NIST 800-57 5.3", "SOC 2 CC6.1"),
-        types=frozenset({kinds.DEPLOYMENT}),
-        check=_has_key,
+        check_program=_names_a_key,
     )
     yield Rule(
         id="search-under-its-own-key",
