@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
 from engine import paths
+from sandbox.azure import ports
 from sandbox.azure.store import Document
 
 ACCOUNT = "keyshift"
@@ -33,6 +34,7 @@ VERSION = "2025-11-05"
 START_SECONDS = 60
 STOP_SECONDS = 20
 _IDLE_SECONDS = 3.0
+_PARENT = Path(__file__).with_name("parent.js")
 _SIGNATURE_SECONDS = 300
 _SIGNATURE_VERSION = "2020-12-06"
 _SIGNED = (
@@ -87,9 +89,10 @@ class Azurite:
             raise AzuriteError("node is missing: install it with `sudo apt-get install nodejs npm`, then `make setup`")
         if not program.exists():
             raise AzuriteError("Azurite is not installed: run `make setup`")
+        self._await_ports()
         place = self.folder / "azurite"
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ports = [f"--{name}Port={port}" for name, port in self._ports()]
+        doors = [f"--{name}Port={port}" for name, port in self._ports()]
         options = [
             "--silent",
             "--skipApiVersionCheck",
@@ -99,12 +102,21 @@ class Azurite:
         ]
         hosts = [f"--{name}Host={HOST}" for name, _ in self._ports()]
         self._process = subprocess.Popen(
-            [node, "--max-old-space-size=512", program, *ports, *hosts, *options],
+            [node, "--max-old-space-size=512", "--require", _PARENT, program, *doors, *hosts, *options],
             env={"PATH": os.environ.get("PATH", os.defpath), "AZURITE_ACCOUNTS": f"{ACCOUNT}:{self._key()}"},
             stdin=subprocess.DEVNULL,
             cwd=place,
         )
         self._wait()
+
+    def _await_ports(self) -> None:
+        """Wait for the Azurite of a process that was killed: it ends by itself. Raises AzuriteError."""
+        deadline, pause = time.monotonic() + STOP_SECONDS, threading.Event()
+        for name, port in self._ports():
+            while not ports.is_free(port):
+                if time.monotonic() > deadline:
+                    raise AzuriteError(f"port {port} of Azurite's {name} service is taken by another program: end it")
+                pause.wait(0.05)
 
     def _ports(self) -> tuple[tuple[str, int], ...]:
         return (("blob", self.blob_port), ("queue", self.queue_port), ("table", self.table_port))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import textwrap
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_an_app_runs_as_its_own_identity_until_it_is_disabled(azure: AzureServer
     assert "appSettings" not in shown["properties"]["siteConfig"], "settings are read by a call of their own"
 
 
-def test_keys_roles_and_blobs_outlive_the_process(tmp_path: Path) -> None:
+def test_keys_roles_and_blobs_outlive_a_killed_process(tmp_path: Path) -> None:
     with running_azure(tmp_path, role_lag_seconds=LAG) as azure:
         group = azure.group("kept")
         vault = azure.vault(group, "keyshift-kept")
@@ -126,7 +127,8 @@ def test_keys_roles_and_blobs_outlive_the_process(tmp_path: Path) -> None:
         azure.assign(container, BLOB_OWNER, runner["principalId"], "3")
         blobs = azure.container(account, "kept-s1", azure.acting_as(runner["clientId"]))
         settled(lambda: blobs.upload_blob("record", DATA), "AuthorizationPermissionMismatch")
-        azure.stop()
+        azure.process.send_signal(signal.SIGKILL)  # Azurite then ends by itself, cleanly
+        azure.process.wait()
         azure.process = start(tmp_path, azure.port).process
         assert blobs.get_blob_client("record").download_blob().readall() == DATA
         again = azure.arm("GET", account["id"], api=STORAGE_API)

@@ -244,7 +244,8 @@ def test_the_authority_certifies_this_machine_and_nothing_else(tmp_path: Path) -
     before = authority.server.read_bytes()
     authority.ensure()
     assert authority.server.read_bytes() == before, "made once"
-    root = x509.load_pem_x509_certificates(authority.bundle.read_bytes())[-1]
+    _, begin, last = authority.bundle.read_bytes().rpartition(b"-----BEGIN CERTIFICATE-----")
+    root = x509.load_pem_x509_certificate(begin + last)
     limits = root.extensions.get_extension_for_class(x509.NameConstraints)
     assert limits.critical
     assert [str(each.value) for each in limits.value.permitted_subtrees or ()] == ["127.0.0.0/8", "localhost"]
