@@ -97,7 +97,7 @@ class Account(pulumi.ComponentResource):
         self.queue_endpoint = account.primary_endpoints.apply(lambda found: found.queue)
         self.current_key = account.encryption.apply(_current_key)
         self.topic = topic.name
-        self.topic_principal = topic.identity.apply(lambda found: (found and found.principal_id) or "")
+        self.topic_principal = topic.identity.apply(_principal)
         self.register_outputs({"id": self.id, "endpoint": self.endpoint})
 
     def _account(self, args: AccountArgs) -> azure.storage.StorageAccount:
@@ -175,6 +175,10 @@ class Container(pulumi.ComponentResource):
         )
         self.container = container.name
         self.register_outputs({"container": self.container})
+
+
+def _principal(identity: azure.eventgrid.outputs.IdentityInfoResponse | None) -> str:
+    return (identity.principal_id if identity else None) or ""
 
 
 def _current_key(encryption: azure.storage.outputs.EncryptionResponse | None) -> str | None:
