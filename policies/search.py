@@ -25,7 +25,7 @@ _SAFE = re.compile(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$
 EVERYWHERE = frozenset({"0.0.0.0/0", "::/0", "0.0.0.0", "*"})  # noqa: S104 - what is refused, not listened on
 
 
-def _has_key(one: Resource) -> Found:
+def _has_key(one: Resource) -> Iterator[str]:
     key = one.get("encryptionKeyPath")
     if key is None:
         yield "it would lie under Elastic's own key"
