@@ -19,6 +19,7 @@ from test_runner import FakeMoves, FakeStack, MemoryJournal, verdict
 from test_seal import World, made_world
 
 from migrate import durable, runner
+from migrate.aws_cloud import AwsCloud
 from migrate.certificates import Certificates
 from migrate.copy.s3 import Side
 from migrate.errors import CloudError, Conflict, RefusedInput
@@ -268,6 +269,7 @@ def moves_of(tmp_path: Path, s3: FakeS3, answer: str, search: Any) -> Moves:
         key_arn=lambda _: SOURCE_KEY,
         operator=None,
     )
+    live.cloud = AwsCloud(live)
     ended = LOST.model_copy(update={"certificate": "k1-destroyed"})
     request = Request(operation=OPERATION, kind=OperationKind.DELETE, ended=(ended,))
     operation: Any = SimpleNamespace(id=OPERATION, moves_of=OPERATION, start=layouts.byok_active(), request=request)

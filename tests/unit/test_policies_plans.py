@@ -31,6 +31,7 @@ PLANS = {
     "rotate": (OperationKind.ROTATE, None, layouts.enable_done()),
     "onboard": (OperationKind.ONBOARD, None, layouts.standard()),
     "rotate the customer's own": (OperationKind.ROTATE, None, layouts.byokms_active()),
+    "upgrade": (OperationKind.UPGRADE, None, layouts.enable_done()),
     "revoke": (OperationKind.REVOKE, None, layouts.enable_done()),
     "restore": (OperationKind.RESTORE, None, layouts.sealed(layouts.enable_done())),
 }
@@ -45,7 +46,8 @@ ASKED = {
 
 def planned(name: str) -> Plan:
     kind, mode, layout = PLANS[name]
-    return plan(Request(operation="acme-1", kind=kind, mode=mode, cutoff=CUTOFF, key=ASKED.get(name)), layout)
+    asked = {"search_version": "8.20.0"} if kind is OperationKind.UPGRADE else {"key": ASKED.get(name)}
+    return plan(Request(operation="acme-1", kind=kind, mode=mode, cutoff=CUTOFF, **asked), layout)
 
 
 def confirmed() -> Plan:

@@ -20,6 +20,7 @@ from components.aws.access import Tenancy, archive_policy
 from components.aws.storage import bucket_policy
 from components.index import INDICES
 from migrate import denials, probes, seal, tenants
+from migrate.aws_cloud import AwsCloud
 from migrate.denials import Denial, Estate, carry_out, data_denials, key_denials
 from migrate.errors import CloudError, Conflict, RefusedInput, VerificationFailed
 from migrate.guard import Guard, unguarded
@@ -618,6 +619,7 @@ class FakeLive:
     """One search that goes with its tenant, and a storage that nobody may reach."""
 
     client: FakeIndices
+    cloud: Any = None
     layout: Any = field(default_factory=lambda: SimpleNamespace(serves=None))
     outputs: Mapping[str, Any] = field(default_factory=lambda: {"searches": {"e1": {"index": "records-000001"}}})
 
@@ -635,6 +637,7 @@ def moves_of(client: FakeIndices, guard: Callable[[], None], folder: Path) -> Mo
         )
     )  # fmt: skip
     live: Any = FakeLive(client)
+    live.cloud = AwsCloud(live)
     operation: Any = SimpleNamespace(request=SimpleNamespace(ended=()))
     return Moves(
         live=live, operation=operation, folder=folder, verdicts=verdicts, log=Log(folder), report=unwatched, guard=guard
