@@ -87,7 +87,7 @@ def wrapping_key(house: House, tenant: TenantRecord) -> tuple[Data, bytes]:
         "sha256": hashlib.sha256(der).hexdigest(),
         "valid_until": found["valid_until"],
         "openssl": lines,
-        "keyshift": f"keyshift key wrap {file.name} --out EncryptedKeyMaterial.bin --keep PlaintextKeyMaterial.bin",
+        "keyshift": str(found["wrap"]).replace(f"{folder}/", ""),
     }
     return about, der
 

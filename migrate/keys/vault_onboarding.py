@@ -73,7 +73,7 @@ def onboard(  # noqa: PLR0913 - the customer's words, each by name
         alias=theirs.id,
         directory=directory,
     )
-    if bound != waiting or (on_rotation is not None and on_rotation != layout.on_rotation):
+    if bound != waiting or on_rotation not in (None, layout.on_rotation):
         bind(
             {"key": bound.model_dump(mode="json")}
             | ({"on_rotation": on_rotation.model_dump(mode="json")} if on_rotation else {})
