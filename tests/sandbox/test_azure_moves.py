@@ -90,7 +90,9 @@ def filled(side: BlobSide) -> None:
     for number in range(5):
         write_record(side, "people", f"p{number}", {"name": f"Ada {number}"})
     blob = side.blob("attachments/ü b+%41/~.bin")
-    blob.upload_blob(b"x" * 3000, metadata={"archived_at": "2026-01-01T00:00:00.000Z", "revision": "1"}, tags={"a": "b"})
+    blob.upload_blob(
+        b"x" * 3000, metadata={"archived_at": "2026-01-01T00:00:00.000Z", "revision": "1"}, tags={"a": "b"}
+    )
     side.put("attachments/empty", b"", {"revision": "1"})
 
 
