@@ -21,10 +21,13 @@ LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright &&
 # In the order given, because the kills take longest and have to begin first.
 PYTEST := $(WITH_VENV) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UNIT := $(PYTEST) tests/unit $(PYTEST_ARGS)
-POLICIES := $(PYTEST) tests/unit/test_policies_*.py tests/policies $(PYTEST_ARGS)
+# Only a run of all of them says anything about coverage.
+COVERED := --cov=policies --cov-branch --cov-report=term:skip-covered --cov-fail-under=90
+POLICIES := $(PYTEST) tests/unit/test_policies_*.py tests/policies $(or $(PYTEST_ARGS),$(COVERED))
 QUICK_POLICIES := $(PYTEST) tests/policies -m "not every" $(PYTEST_ARGS)
 SANDBOX := $(PYTEST) tests/sandbox $(PYTEST_ARGS)
 FAULTS := $(PYTEST) tests/faults $(PYTEST_ARGS)
+CONSOLE := $(PYTEST) tests/console $(PYTEST_ARGS)
 SERVERS := $(PYTEST) tests/faults tests/sandbox $(PYTEST_ARGS)
 
 # Runs a tier and says how long it took, also when it fails.
@@ -36,14 +39,14 @@ define tier
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo tour test unit policies sandbox-tests faults lint bench clean
+.PHONY: help setup demo tour console test test-console unit policies sandbox-tests faults lint bench clean
 
 help: ## this text
 	@echo "Targets"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s%s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables"
-	@echo "  RECORDS=n      demo, tour: how many records to make"
+	@echo "  RECORDS=n      demo, tour, console: how many records to make"
 	@echo "  CLOUD=azure    demo: on Azure instead of AWS"
 	@echo "  INPUT=folder   demo: your own records instead"
 	@echo "  JSON=1         demo, tour: end with JSON for machines; what it says on the way goes to stderr"
@@ -64,11 +67,18 @@ demo: setup ## a tenant's move to its own key, in the sandbox, from start to end
 tour: setup ## a tenant's whole life: rotated, moved, revoked, restored, removed, deleted
 	@$(WITH_VENV) $(BIN)/python -m sandbox.tour $(if $(RECORDS),--records "$(RECORDS)") $(if $(JSON),--json)
 
-test: setup ## lint, the unit tier, some policies in the engine, then the sandbox tier and the fault tier side by side
+console: setup ## the Archive Console on the sandbox, with the demo's tenant, until Ctrl-C
+	@$(WITH_VENV) $(BIN)/python -m sandbox.console $(if $(RECORDS),--records "$(RECORDS)")
+
+test: setup ## lint, the unit tier, some policies in the engine, the Console, then the sandbox tier and the fault tier side by side
 	$(call tier,lint,$(LINT))
 	$(call tier,unit,$(UNIT))
 	$(call tier,policies,$(QUICK_POLICIES))
+	$(call tier,console,$(CONSOLE) -m "not sandbox and not every")
 	$(call tier,sandbox and faults,$(SERVERS))
+
+test-console: setup ## the Console: its document, its processes, its pages in Chromium, a customer's way on the sandbox
+	$(call tier,console,$(CONSOLE))
 
 lint: setup ## ruff, pyright and the import rules
 	$(call tier,lint,$(LINT))

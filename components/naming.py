@@ -127,8 +127,9 @@ def secret(tenant: str, search: str, audience: str) -> str:
     return f"keyshift/{tenant}/{search}/{audience}"
 
 
-def vendor_key_alias(stamp: str) -> str:
-    return f"alias/keyshift-{stamp}"
+def vendor_key_alias(stamp: str, number: int = 1) -> str:
+    """Each of a stamp's vendor keys has an alias of its own; the first one's bears no number."""
+    return f"alias/keyshift-{stamp}" if number == 1 else f"alias/keyshift-{stamp}-{number}"
 
 
 # Azure. Accounts, vaults and web apps have names that are global, so digits keep them from being taken by a stranger.

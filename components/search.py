@@ -36,7 +36,6 @@ from components.index import (
 )
 from components.retention import Retention
 
-STACK_VERSION = "8.19.0"
 TEMPLATES = {"aws": "aws-storage-optimized", "azure": "azure-storage-optimized"}
 
 
@@ -50,19 +49,22 @@ class KeepSecret(Protocol):
 class SearchDeploymentArgs:
     """`encryption_key_path` is a key ARN, never an alias: behind an alias Elastic re-wraps by itself.
 
-    None leaves the deployment under Elastic's own key. `secret_names`: by audience, as `keep_secret` takes them.
-    `labels` say whose it is: tenant, customer, mode, key, unit.
+    None leaves the deployment under Elastic's own key. `stays_under_its_key`: made under it, and another one given later
+    is left alone, because Elastic could only replace the deployment. `secret_names`: by audience, as `keep_secret` takes
+    them. `labels` say whose it is: tenant, customer, mode, key, unit.
     """
 
     id: str
     tenant: str
     cloud: str
     region: str
+    version: str
     encryption_key_path: pulumi.Input[str] | None
     labels: Mapping[str, str]
     retention: Retention
     secret_names: Mapping[str, str]
     keep_secret: KeepSecret
+    stays_under_its_key: bool = False
 
 
 class SearchDeployment(pulumi.ComponentResource):
@@ -70,11 +72,13 @@ class SearchDeployment(pulumi.ComponentResource):
 
     deployment_id: pulumi.Output[str]
     endpoint: pulumi.Output[str]
+    key_arn: pulumi.Output[str | None]
 
     def __init__(self, name: str, args: SearchDeploymentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("keyshift:search:SearchDeployment", name, None, opts)
         deployment = self._deployment(args)
         self.deployment_id = deployment.id
+        self.key_arn = deployment.encryption_key_path
         # With the id, which nobody knows before the deployment is made: a preview may return the block
         # half filled, and an endpoint that is planned as missing would contradict the update.
         self.endpoint = pulumi.Output.all(deployment.id, deployment.elasticsearch.https_endpoint).apply(_endpoint)
@@ -112,14 +116,17 @@ class SearchDeployment(pulumi.ComponentResource):
             f"{args.id}-deployment",
             name=naming.deployment(args.tenant, args.id),
             region=naming.elastic_region(args.cloud, args.region),
-            version=STACK_VERSION,
+            version=args.version,
             deployment_template_id=TEMPLATES[args.cloud],
             encryption_key_path=args.encryption_key_path,
             elasticsearch=ec.DeploymentElasticsearchArgs(
                 hot=ec.DeploymentElasticsearchHotArgs(autoscaling=ec.DeploymentElasticsearchHotAutoscalingArgs())
             ),
             tags=naming.tags(args.labels, separator="-"),
-            opts=args.retention.options(self),
+            opts=pulumi.ResourceOptions.merge(
+                args.retention.options(self),
+                pulumi.ResourceOptions(ignore_changes=["encryptionKeyPath"] if args.stays_under_its_key else []),
+            ),
         )
 
     def _index(self, args: SearchDeploymentArgs, index: _Index, inside: pulumi.ResourceOptions) -> None:

@@ -141,7 +141,7 @@ def _current(side: Store, item: Record | Attachment) -> _Current:
         else:
             held = content.sha256 or _base64_sha256(content.chunks)
         carried = {name: content.metadata[name] for name in CARRIED if name in content.metadata}
-        return _Current(content.condition, int(content.metadata["revision"]), held, carried)
+        return _Current(content.condition, int(content.metadata["revision"]), held, carried=carried)
 
     if (found := side.read_now(item.key, made)) is not None:
         return found

@@ -32,20 +32,27 @@ def references(layout: Layout) -> set[str]:
     return named | {VaultKey.parse(key.arn).vault_uri for key in layout.keys if key.arn and key.directory}
 
 
-def refuse_foreign(connection: sql.Connection, layouts: Iterable[Layout]) -> None:
-    """Raises RefusedInput for a layout with a key that is another customer's. Reads only."""
+def owners(connection: sql.Connection, references: Iterable[str]) -> dict[str, str]:
+    """Reference -> the customer whose key it is or was, also of a tenant that has ended. Reads only."""
+    known = sql.select(KEY_OWNERS.c.reference, KEY_OWNERS.c.customer).where(
+        KEY_OWNERS.c.reference.in_(sorted(references))
+    )
+    return {row.reference: row.customer for row in connection.execute(known)}
+
+
+def refuse_foreign(connection: sql.Connection, layouts: Iterable[Layout], also: Iterable[str] = ()) -> None:
+    """Raises RefusedInput for a layout with a key that is another customer's. Reads only.
+
+    `also`: references that the layouts do not hold yet, and should.
+    """
     for layout in layouts:
-        found = connection.execute(
-            sql.select(KEY_OWNERS.c.reference)
-            .where(KEY_OWNERS.c.reference.in_(references(layout)), KEY_OWNERS.c.customer != layout.customer)
-            .order_by(KEY_OWNERS.c.reference)
-        )
-        if (reference := found.scalars().first()) is not None:
+        held = owners(connection, {*references(layout), *also})
+        for reference in sorted(reference for reference, customer in held.items() if customer != layout.customer):
             # Whose it is, is nothing that this customer's operator needs to hear of another customer.
             raise RefusedInput(
                 f"tenant {layout.tenant} of {layout.customer} should use {reference}, which is or was another "
                 "customer's key; one key never serves two customers, and nothing was changed",
-                hint=f"have {layout.customer} give a key of their own",
+                hint=f"{layout.customer} makes a key of their own: keyshift key policy {layout.tenant}",
                 code="key-of-another-customer",
             )
 

@@ -26,6 +26,7 @@ from migrate import (
     cli_revoke,
     cli_rotate,
     cli_stamp,
+    cli_upgrade,
     cli_watch,
     failures,
     show,
@@ -210,6 +211,7 @@ def enable(
 
 cli_life.register(app)
 cli_rotate.register(app)
+cli_upgrade.register(app)
 cli_byokms.register(app, key_app)
 cli_pipeline.register(app, archive_app)
 app.add_typer(cli_policy.app, name="policy")

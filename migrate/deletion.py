@@ -24,17 +24,21 @@ class Inventory:
     how: dict[str, Any]
 
 
-def inventory(freeze: Freeze, report: Report) -> Inventory:
+def inventory(freeze: Freeze, report: Report, unreadable: dict[str, Any] | None = None) -> Inventory:
     """Takes everything in the storage into the manifest. Raises VerificationFailed if it goes on changing.
 
     A storage whose key is lost cannot be probed with writes, because none can succeed: a deletion needs no key,
-    and is all that such a tenant has left.
+    and is all that such a tenant has left. `unreadable`: what is known of its key's end; it is sealed then, and the
+    seal has seen every path refused.
     """
     source, manifest = freeze.source, freeze.manifest
-    try:
-        how = freeze.stand_still()
-    except KeyUnavailable as lost:
-        how = {"key_lost": lost.message, "uploads_aborted": source.abort_uploads()}
+    if unreadable is not None:
+        how = {**unreadable, "uploads_aborted": source.abort_uploads()}
+    else:
+        try:
+            how = freeze.stand_still()
+        except KeyUnavailable as lost:
+            how = {"key_lost": lost.message, "uploads_aborted": source.abort_uploads()}
     listing = two_equal_listings(source, report)
     meter = Meter(report, Progress(move="list", objects_total=listing.versions))
     manifest.take(source.list_versions(), meter.add)

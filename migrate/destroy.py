@@ -216,7 +216,7 @@ class Destroyer:
             "remains": [
                 f"if its owner finds the key, or imports the same material again: keyshift restore {self.tenant}",
                 "what does not lie under it can still be read by the runner",
-                "objects and deployments can be deleted without any key; keyshift delete refuses while it is sealed",
+                f"or all of it can be deleted, which needs no key: keyshift delete {self.tenant} --confirm {self.tenant}",
             ],
         }
 

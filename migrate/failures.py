@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from migrate.stack import diagnostics
 from stacks.errors import StackRefused
 
 AGAIN = "then run the same command again"
+_AGAIN = re.compile(r"\brun (?:the same command|this|it) again\b")
 
 
 def understood(error: Exception) -> KeyshiftError | None:
@@ -39,6 +41,11 @@ def explained(error: Exception) -> KeyshiftError:
         hint="run it again with KEYSHIFT_LOG=DEBUG to see where it comes from",
         code="unexpected",
     )
+
+
+def going_on(hint: str, tenant: str) -> str:
+    """A hint of an operation that has begun: its command would be refused now, a resume goes on with it."""
+    return _AGAIN.sub(f"keyshift resume {tenant}", hint)
 
 
 def _text(error: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from components.index import INDICES
 from components.worker.document import document_id
-from migrate import pipeline
+from migrate import pipeline, unreadable
 from migrate.copy.manifest import Manifest, Where
 from migrate.copy.preflight import require_movable, require_something
 from migrate.copy.purge import Purge, prove_empty, purge
@@ -44,6 +44,7 @@ Found = dict[str, Any]
 
 POLL_SECONDS = 1.0
 CANARY_WITHIN_SECONDS = 300
+LOCKED_TOO = "not asked for: what is under a lost key answers nobody, and goes with its deployment"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,8 @@ class Moves:
         """The first key in use that cannot be used now, with KMS's answer. None also while KMS cannot be asked."""
         layout = self.live.layout
         made = self.live.outputs.get("keys", {})
-        for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key}):
+        ended = {key.id for key in self.operation.request.ended}  # waiting for one of these would never end
+        for key in sorted({unit.key for unit in (*layout.storages, *layout.searches) if unit.key} - ended):
             if (key in made or layout.key(key).arn) and (said := self._refusal_if_any(key)):
                 return KeyLost(layout.tenant, key, said)
         return None
@@ -335,7 +337,8 @@ class Moves:
         with self._manifest(move.model_copy(update={"target": move.storage})) as manifest:
             freeze = self._freeze(move.model_copy(update={"target": move.storage}), manifest)
             freeze.void_verdicts()
-            found = inventory(freeze, self.report)
+            no_key = self._unreadable()
+            found = inventory(freeze, self.report, no_key)
         verdict = self.sign(
             move,
             VerdictKind.INVENTORY,
@@ -344,16 +347,30 @@ class Moves:
             counts={"versions": found.versions, "delete_markers": found.delete_markers, "objects": found.objects},
             bytes=found.bytes,
             manifest_sha256=found.manifest_sha256,
-            details={"storage": str(freeze.source.storage)},
+            details={"storage": str(freeze.source.storage), **(no_key or {})},
         )
         return {**asdict(found), "verdict": verdict}
+
+    def _unreadable(self) -> dict[str, Any] | None:
+        """What the end of its keys means for a tenant that is deleted because of it; None for any other operation."""
+        ended = self.operation.request.ended
+        return unreadable.require_ended(self.live.layout.tenant, ended, self.key_refusal) if ended else None
+
+    def _locked(self, search: str) -> str:
+        """What the deployment answers whose key has ended; "" where its indices can be deleted as ever."""
+        ended = {key.id for key in self.operation.request.ended}
+        is_under_one = bool(ended) and self.live.layout.search(search).key in ended
+        return unreadable.locked(self.live.search(search)) if is_under_one else ""
 
     def _prove_empty(self, move: Move) -> Found:
         started, storage = datetime.now(UTC), _named(move.storage)
         side = self.live.storage(storage)
         left = prove_empty(side)
         details: dict[str, Any] = {"storage": str(side.storage)}
-        if move.search is not None:
+        details |= self._unreadable() or {}
+        if move.search is not None and (said := self._locked(move.search)):
+            details |= {"search": move.search, "index": f"locked by its lost key: {said}", "snapshots": LOCKED_TOO}
+        elif move.search is not None:
             snapshots = prove_indices_gone(self.live.search(move.search), INDICES)
             details |= {"search": move.search, "index": f"{', '.join(INDICES)} are gone", "snapshots": snapshots.fact}
         count = left.versions + left.delete_markers + left.uploads
@@ -460,6 +477,8 @@ class Moves:
         if verdict is None or not verdict.passed:
             raise VerificationFailed(f"the verdict {move.verdict} does not cover {search}", code="no-verdict")
         client = self.live.search(search)
+        if said := self._locked(search):
+            return {"search": search, "indices": [], "locked": said, "snapshots": LOCKED_TOO}
         self.guard()
         last = pipeline.take_in_last(self.live, search) if self.live.layout.serves else {}
         self.guard()

@@ -21,6 +21,7 @@ class OperationKind(StrEnum):
     REMOVE = "remove"
     ROTATE = "rotate"
     CONFIRM = "confirm"
+    UPGRADE = "upgrade"
     DELETE = "delete"
     ABORT = "abort"
     REVOKE = "revoke"
@@ -28,7 +29,14 @@ class OperationKind(StrEnum):
 
 
 ABORTABLE = frozenset(
-    {OperationKind.ENABLE, OperationKind.CHANGE, OperationKind.REMOVE, OperationKind.ROTATE, OperationKind.DELETE}
+    {
+        OperationKind.ENABLE,
+        OperationKind.CHANGE,
+        OperationKind.REMOVE,
+        OperationKind.ROTATE,
+        OperationKind.UPGRADE,
+        OperationKind.DELETE,
+    }
 )
 """Operations with a way back, until the phase that serves the new side or purges the only one."""
 
@@ -117,12 +125,21 @@ class Plan(Frozen):
         return self.phases[-1].layout
 
 
+class EndedKey(Frozen):
+    """A key that was destroyed or declared lost. `certificate`: the name of the proof, if it was destroyed."""
+
+    id: str
+    says: str
+    certificate: str | None = None
+
+
 class Request(Frozen):
     """What was asked for. `cutoff` is set by the runner when the freeze begins, never by a person.
 
     `key`: a key of the customer's own account as it was seen, for what begins with one; `is_barred`: its alias leads
     to another one now, which cannot even be tried. `materials`: the version of each key of ours that an upload has
-    filled, as the operation's own wait has found it.
+    filled, as the operation's own wait has found it. `vendor_key`: the ARN of the stamp's new key, for a tenant that lies
+    under the vendor's. `ended`: a sealed tenant is deleted that nobody can read any more.
     """
 
     operation: str
@@ -133,3 +150,6 @@ class Request(Frozen):
     is_barred: bool = False
     materials: Mapping[str, str] = {}
     on_rotation: OnRotation | None = None
+    search_version: str | None = None
+    vendor_key: str | None = None
+    ended: tuple[EndedKey, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from migrate.operations import Plan
 from policies.catalogue import RULES, judge_change, rule
 from policies.rule import Change
 from stacks.layout import Layout
-from stacks.record import TenantRecord
 
 PACK = Path(policies.__file__).parent
 NAME, UNDECIDED = "keyshift", "undecided"
@@ -137,17 +136,18 @@ def refuse(found: Iterable[Found], stack: str) -> None:
     )
 
 
-def refuse_plan(made: Plan, others: Sequence[TenantRecord]) -> None:
-    """Raises PolicyViolation when a phase of a plan would break a rule; nothing was begun then."""
+def refuse_plan(made: Plan, owners: Mapping[str, str]) -> None:
+    """Raises PolicyViolation when a phase of a plan would break a rule; nothing was begun then.
+
+    `owners`: whose each key is, by ARN and alias (`Records.key_owners`).
+    """
     before = made.start
     for phase in made.phases:
-        refuse_change(before, phase.layout, others, what=f"phase {phase.name} of {made.operation}")
+        refuse_change(before, phase.layout, owners, what=f"phase {phase.name} of {made.operation}")
         before = phase.layout
 
 
-def refuse_change(before: Layout | None, after: Layout, others: Sequence[TenantRecord], *, what: str) -> None:
-    keys = [(key, one) for one in others if one.name != after.tenant for key in one.layout.keys]
-    owners = {arn: one.customer for key, one in keys for arn in (key.arn, key.alias) if arn is not None}
+def refuse_change(before: Layout | None, after: Layout, owners: Mapping[str, str], *, what: str) -> None:
     broken = judge_change(Change(before=before, after=after, owners=owners))
     if broken:
         said = "; ".join(f"{violation.message} [{one.id}]" for one, violation in broken)

@@ -136,10 +136,19 @@ class Records:
             raise unknown(name, self.tenants())
         return found
 
-    def refuse_foreign_keys(self, layouts: Iterable[Layout]) -> None:
-        """Raises RefusedInput for a layout with a key that is another customer's. Reads only."""
+    def refuse_foreign_keys(self, layouts: Iterable[Layout], *, also: Iterable[str] = ()) -> None:
+        """Raises RefusedInput for a layout with a key that is another customer's, or that would be given one of `also`.
+
+        Reads only.
+        """
         with self._engine.connect() as connection:
-            bindings.refuse_foreign(connection, layouts)
+            bindings.refuse_foreign(connection, layouts, also)
+
+    def key_owners(self, layouts: Iterable[Layout], *, also: Iterable[str] = ()) -> dict[str, str]:
+        """ARN or alias -> the customer whose it is or was, of the keys of these layouts and of `also`. Reads only."""
+        named = {reference for layout in layouts for reference in bindings.references(layout)}
+        with self._engine.connect() as connection:
+            return bindings.owners(connection, {*named, *also})
 
     def create(self, layout: Layout) -> TenantRecord:
         """A new tenant at generation 1. Raises RefusedInput when the name was ever used."""

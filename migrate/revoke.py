@@ -106,6 +106,7 @@ class Revoker:
         """
         self.sealer.to_lift()
         self._refuse_destroyed()
+        deletion = self._deletion()
         before = self._revocation()
         operation = self._begun(OperationKind.RESTORE, reason)
         with self._ending(operation):
@@ -113,8 +114,11 @@ class Revoker:
                 reason,
                 limit=limit,
                 wanted=wanted,
-                opened=lambda layout: given_back(layout, before.start) if before and is_revoked(layout) else layout,
+                opened=lambda layout: _opened(deletion.start if deletion else layout, before),
             )
+            if deletion is not None:
+                durable.give_up(self.sealer.folder, self.tenant, deletion.id)
+                self._end(deletion, "its key was found again")
             self.records.result(operation.id, "check", {"checked": found["checked"]})
             self._end_revocations()
             again = self.fates.found_again(self.tenant)
@@ -127,10 +131,27 @@ class Revoker:
         every = self.records.operations(self.tenant)
         return next((op for op in reversed(every) if op.kind is OperationKind.REVOKE), None)
 
+    def _deletion(self) -> Operation | None:
+        """The deletion that the end of a key began, which a restore takes back. Raises RefusedInput once it purges."""
+        unfinished = self.records.unfinished(self.tenant)
+        if unfinished is None or not unfinished.request.ended:
+            return None
+        reached = (unfinished.step or "").partition("/")[0]
+        if any(p.name == reached and not p.reversible for p in plan(unfinished.request, unfinished.start).phases):
+            raise RefusedInput(
+                f"{unfinished.id} has come to {unfinished.step}: what lay there is being deleted; nothing was changed",
+                hint=f"the way is forward: keyshift resume {self.tenant}",
+                code="not-reversible",
+            )
+        return unfinished
+
     def _end_revocations(self) -> None:
         for op in self.records.operations(self.tenant):
             if op.kind is OperationKind.REVOKE and op.state not in ENDED:
-                self.records.note(op.id, state="aborted", ended_at=datetime.now(UTC), message="restored", hint=None)
+                self._end(op, "restored")
+
+    def _end(self, operation: Operation, because: str) -> None:
+        self.records.note(operation.id, state="aborted", ended_at=datetime.now(UTC), message=because, hint=None)
 
     def _refuse_destroyed(self) -> None:
         layout, fates = self.records.tenant(self.tenant).layout, self.fates.of(self.tenant)
@@ -140,7 +161,7 @@ class Revoker:
             if fate is not None and fate.fate is Fate.DESTROYED:
                 raise RefusedInput(
                     f"{fate}; {unit.id} lies under it and can never be read again, so there is nothing to restore",
-                    hint=f"keyshift key list {self.tenant}",
+                    hint=f"what is left can be deleted: keyshift delete {self.tenant} --confirm {self.tenant}",
                     code="key-destroyed",
                 )
 
@@ -180,6 +201,10 @@ class Revoker:
             raise
         self.records.note(operation.id, state="done", ended_at=datetime.now(UTC), message=None, hint=None)
         self.log.append({"event": "operation-done", "operation": operation.id})
+
+
+def _opened(layout: Layout, revocation: Operation | None) -> Layout:
+    return given_back(layout, revocation.start) if revocation and is_revoked(layout) else layout
 
 
 class StillOpen(KeyshiftError):

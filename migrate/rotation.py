@@ -13,7 +13,7 @@ from typing import Any
 
 from migrate.errors import RefusedInput, Waiting
 from migrate.events import Scribe, Tell
-from migrate.keys import binding, confirmation
+from migrate.keys import confirmation
 from migrate.keys.check import Report, check, describe
 from migrate.live import Live
 from migrate.log import Log
@@ -163,7 +163,8 @@ class Rotations:
         return "; ".join(one.says for one in by_arn)
 
     def _is_foreign(self, layout: Layout, arn: str) -> bool:
-        return binding.bound_elsewhere(self.records.tenants(), layout, {arn}) is not None
+        owner = self.records.key_owners([], also={arn}).get(arn)
+        return owner not in {None, layout.customer}
 
     def _waiting_for_confirmation(self) -> Operation:
         operation = self.records.unfinished(self.tenant)

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from components import naming
-from migrate import durable, failures, policing
+from migrate import durable, elastic_cloud, failures, policing, unreadable
 from migrate import outage as outages
 from migrate.copy.preflight import require_movable
 from migrate.durable import Outcome
@@ -84,12 +84,16 @@ class Runner:
         """
         tenant = self.records.tenant(self.tenant)
         self._refuse_unfinished()
-        request = Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **(asked or {}))
-        made = plan(request, tenant.layout)
+        asked = asked or unreadable.asked(self.project, tenant, kind)
+        made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **asked), tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
-        policing.refuse_plan(made, self.records.tenants())
+        policing.refuse_plan(made, self._owners(made))
+        elastic_cloud.require_offered(made)
         self.preflight = self._preflight(made)
         return made
+
+    def _owners(self, made: Plan) -> Mapping[str, str]:
+        return self.records.key_owners(phase.layout for phase in made.phases)
 
     def _preflight(self, made: Plan) -> dict[str, Any] | None:
         """What a plan's preflight finds now, before anything is changed; None if it has none or nothing is up yet.
@@ -116,7 +120,8 @@ class Runner:
 
     def run(self, kind: OperationKind, mode: str | None = None, *, asked: Mapping[str, Any] | None = None) -> Operation:
         """Begins an operation and walks it. Raises RefusedInput when another one is unfinished."""
-        with self._acting():
+        asked = asked or unreadable.asked(self.project, self.records.tenant(self.tenant), kind)
+        with self._acting(of_a_sealed="ended" in asked):
             tenant = self.records.tenant(self.tenant)
             self._refuse_unfinished()
             return self._walk(self._begin(tenant, kind, mode, asked))
@@ -151,7 +156,7 @@ class Runner:
     def _way_back(self, aborted: Operation) -> Plan:
         request = Request(operation=f"{aborted.id}{ABORT}", kind=OperationKind.ABORT)
         made = plan(request, self.records.tenant(self.tenant).layout)
-        policing.refuse_plan(made, self.records.tenants())
+        policing.refuse_plan(made, self._owners(made))
         return made
 
     def abort(self) -> Operation:
@@ -208,7 +213,8 @@ class Runner:
         A byok tenant that a plain `pulumi up` made has none either, and is not whole: its creation begins here. So does
         a rotation whose key was uploaded while another operation ran.
         """
-        with self._acting():
+        operation = self.records.unfinished(self.tenant)
+        with self._acting(of_a_sealed=operation is not None and bool(operation.request.ended)):
             operation = self.records.unfinished(self.tenant)
             tenant = self.records.tenant(self.tenant)
             if operation is None and tenant.layout.serves is None:
@@ -226,15 +232,19 @@ class Runner:
     # walking ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _acting(self) -> Iterator[None]:
-        self.records.refuse_sealed(self.tenant)  # before the lock, which a runner that the seal stops may still hold
+    def _acting(self, *, of_a_sealed: bool = False) -> Iterator[None]:
+        """`of_a_sealed`: of a tenant that nobody can read any more, which stays closed while it is deleted."""
+        if not of_a_sealed:
+            self.records.refuse_sealed(
+                self.tenant
+            )  # before the lock, which a runner that the seal stops may still hold
         alone = durable.single_runner(
             self.folder,
             self.tenant,
             is_overdue=lambda pid: self.records.is_overdue(self.tenant, pid),
             working_on=self.records.working_on,
         )
-        with alone, self.records.lease(self.tenant) as fence:
+        with alone, self.records.lease(self.tenant, of_a_sealed=of_a_sealed) as fence:
             self._fence = fence
             stop = threading.Event()
             renewer = threading.Thread(target=self._renew, args=(stop,), daemon=True)
@@ -294,7 +304,8 @@ class Runner:
             raise  # the lease is somebody else's, and so is the operation's state
         except Exception as error:
             failed = failures.explained(error)
-            self.records.note(operation.id, fence=self._fence, state="failed", message=failed.message, hint=failed.hint)
+            hint = failures.going_on(failed.hint, self.tenant)
+            self.records.note(operation.id, fence=self._fence, state="failed", message=failed.message, hint=hint)
             raise
         if outcome["state"] == "done":
             self.records.note(
@@ -344,7 +355,8 @@ class Runner:
                 raise
             self.records.check(self.tenant, self._fence)  # else the operation's outcome is not ours to tell
             self.log.append({"event": "step-failed", "operation": operation_id, "step": step, "code": failed.code})
-            outcome = Outcome(state="failed", message=failed.message, hint=failed.hint, code=failed.code)
+            hint = failures.going_on(failed.hint, self.tenant)
+            outcome = Outcome(state="failed", message=failed.message, hint=hint, code=failed.code)
             if again_from := goes_on_at(self._plan(operation_id), step, failed.code):
                 outcome["again_from"] = again_from
             return outcome
@@ -467,7 +479,9 @@ class Runner:
         """The stack becomes the phase's layout: record, stack file, preview, judgement, constrained up."""
         self._refuse_unproven(phase.layout)
         before = self.records.tenant(self.tenant).layout
-        policing.refuse_change(before, phase.layout, self.records.tenants(), what=f"phase {phase.name}")
+        policing.refuse_change(
+            before, phase.layout, self.records.key_owners([phase.layout]), what=f"phase {phase.name}"
+        )
         report = self._reporter(operation_id, f"{phase.name}/up")
         generation = self.records.advance(phase.layout, self._fence)
         self.stack.render(phase.layout, generation)

@@ -207,7 +207,7 @@ def tenant(data: Data) -> RenderableType:
     for name in ("storages", "searches"):
         for unit in layout[name]:
             state = "serves" if unit["id"] in serves else "to be dropped" if unit["release"] else "being built"
-            units.add_row(unit["id"], unit.get("kind", "search"), unit["key"] or "vendor's", state)
+            units.add_row(unit["id"], unit.get("kind") or f"search {unit['version']}", unit["key"] or "vendor's", state)
     for pipe in layout["pipelines"]:
         units.add_row(pipe["id"], f"pipeline {pipe['storage']} -> {pipe['search']}", "-", pipe["state"])
     gate = layout["gate"]

@@ -348,6 +348,8 @@ def keys(project: Project, name: str) -> list[Data]:
                 "used_by": ", ".join(users) or "nothing",
                 "fingerprint": described.material,
                 "arn": described.id,
+                "made_at": described.made_at,
+                "ends_at": described.ends_at,
             }
         )
     return rows

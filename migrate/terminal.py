@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from migrate.stack import Project
 if TYPE_CHECKING:
     from migrate.runner import Runner
 
+Asked = Mapping[str, Any]
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's name.")]
 WaitSeconds = Annotated[
     float, typer.Option("--wait", min=0, help="Seconds to wait for a key that is lost midway, before stopping.")
@@ -56,12 +57,18 @@ def runner_of(name: str, *, wait: float = PATIENCE_SECONDS, as_json: bool = Fals
     return Runner(Project.find(), name, teller(as_json=as_json), patience=wait)
 
 
-def run(
-    name: str, kind: OperationKind, mode: str | None, *, wait: float = PATIENCE_SECONDS, as_json: bool = False
+def run(  # noqa: PLR0913 - as below
+    name: str,
+    kind: OperationKind,
+    mode: str | None,
+    *,
+    asked: Asked | None = None,
+    wait: float = PATIENCE_SECONDS,
+    as_json: bool = False,
 ) -> None:
     """Begins an operation, walks it to its end, prints its closing table."""
     with interruptible(name):
-        operation = runner_of(name, wait=wait, as_json=as_json).run(kind, mode)
+        operation = runner_of(name, wait=wait, as_json=as_json).run(kind, mode, asked=asked)
     printed(tenants.report(Project.find(), operation), as_json, show.report)
 
 
@@ -74,25 +81,34 @@ def begin(  # noqa: PLR0913 - the options that every move has
     no_preview: bool,
     wait: float,
     as_json: bool,
+    asked: Asked | None = None,
 ) -> None:
-    """An operation with a dry run: prints that, or runs it."""
+    """An operation with a dry run: prints that, or runs it. `asked`: what it is asked for beside a mode."""
     if no_preview and not dry_run:
         named = f" --mode {mode}" if mode else ""
         raise RefusedInput(
             "--no-preview belongs to --dry-run", hint=f"keyshift {kind} {name}{named} --dry-run --no-preview"
         )
     if dry_run:
-        dry_run_of(name, kind, mode, with_previews=not no_preview, as_json=as_json)
+        dry_run_of(name, kind, mode, asked=asked, with_previews=not no_preview, as_json=as_json)
         return
-    run(name, kind, mode, wait=wait, as_json=as_json)
+    run(name, kind, mode, asked=asked, wait=wait, as_json=as_json)
 
 
-def dry_run_of(name: str, kind: OperationKind, mode: str | None, *, with_previews: bool, as_json: bool) -> None:
+def dry_run_of(  # noqa: PLR0913 - as above
+    name: str,
+    kind: OperationKind,
+    mode: str | None,
+    *,
+    with_previews: bool,
+    as_json: bool,
+    asked: Asked | None = None,
+) -> None:
     """Prints the plan, previews of its layouts and a price; changes nothing."""
     from migrate import dry_run, show_dry_run  # noqa: PLC0415 - as for the runner
 
     runner = runner_of(name, as_json=as_json)
-    plan = runner.preview(kind, mode)
+    plan = runner.preview(kind, mode, asked)
     report = reporter(name, as_json=as_json)
     found = dry_run.dry_run(Project.find(), plan, report, with_previews=with_previews)
     printed({**found, "preflight": runner.preflight}, as_json, show_dry_run.dry_run)

@@ -137,9 +137,9 @@ def _keys_stay(change: Change) -> Iterator[str]:
 
 def _one_customer(change: Change) -> Iterator[str]:
     for key in change.after.keys:
-        owner = change.owners.get(key.arn or "") or change.owners.get(key.alias or "")
-        if owner is not None and owner != change.after.customer:
-            yield f"{key.id} is a key of the customer {owner}, and the tenant is {change.after.customer}'s"
+        owners = {change.owners.get(reference) for reference in (key.arn, key.alias) if reference} - {None}
+        if owners - {change.after.customer}:  # whose it is, is no business of this customer's operator
+            yield f"{key.id} is or was a key of another customer than {change.after.customer}, whose the tenant is"
     if change.before is not None and change.before.customer != change.after.customer:
         yield f"the tenant would pass from {change.before.customer} to {change.after.customer}"
 

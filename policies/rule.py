@@ -59,7 +59,7 @@ class Step(Protocol):
 class Change:
     """A tenant's layout and the one that follows on it, as a phase of an operation makes it.
 
-    `steps`: what the previewed update would do. `owners`: whose key an ARN is, by the layouts of all other tenants.
+    `steps`: what the previewed update would do. `owners`: whose key an ARN or alias is or ever was.
     """
 
     before: Layout | None

@@ -40,6 +40,7 @@ class Ground:
     account: str
     shared_bucket: pulumi.Output[str]
     vendor_key_arn: pulumi.Output[str]
+    vendor_key_arns: pulumi.Output[list[str]]
     hooks: pulumi.ResourceHookBinding
 
     def retention(self, *, release: str | None) -> Retention:
@@ -56,11 +57,11 @@ class Site:
     bucket: pulumi.Input[str]
     prefix: str
     key_arn: pulumi.Input[str]
-    key_arns: Sequence[pulumi.Input[str]]
+    key_arns: pulumi.Input[Sequence[pulumi.Input[str]]]
 
     def place(self) -> pulumi.Output[Place]:
-        return pulumi.Output.all(self.bucket, self.key_arn, *self.key_arns).apply(
-            lambda found: Place(bucket=found[0], prefix=self.prefix, key_arn=found[1], key_arns=found[2:])
+        return pulumi.Output.all(self.bucket, self.key_arn, self.key_arns).apply(
+            lambda found: Place(bucket=found[0], prefix=self.prefix, key_arn=found[1], key_arns=found[2])
         )
 
 
@@ -68,7 +69,8 @@ def build_stamp(settings: StampSettings, retention: Retention) -> dict[str, Any]
     """Registers the stamp's resources; returns the stack's outputs. Raises ConfigError where it cannot stand."""
     _refuse_foreign_region(settings.name, settings.region)
     account = aws.get_caller_identity().account_id
-    key = VendorKey("vendor", VendorKeyArgs(stamp=settings.name, account=account, retention=retention))
+    keys = {number: _vendor_key(settings, number, account, retention) for number in range(1, settings.vendor_keys + 1)}
+    key = keys[settings.vendor_key]
     shared = SharedBucket(
         "shared",
         SharedBucketArgs(
@@ -81,10 +83,18 @@ def build_stamp(settings: StampSettings, retention: Retention) -> dict[str, Any]
         "bucket": shared.bucket,
         "bucket_arn": shared.arn,
         "vendor_key_arn": key.arn,
+        # Whatever something may lie under, or is about to: the tenants' roles may use these.
+        "vendor_key_arns": [keys[number].arn for number in keys if number >= settings.oldest_vendor_key],
         "region": settings.region,
         "account_id": account,
         "event_bus": EVENT_BUS,
     }
+
+
+def _vendor_key(settings: StampSettings, number: int, account: str, retention: Retention) -> VendorKey:
+    """The first one's name has no number: it is a state key of stamps that were made before there was a second."""
+    name = "vendor" if number == 1 else f"vendor-{number}"
+    return VendorKey(name, VendorKeyArgs(stamp=settings.name, number=number, account=account, retention=retention))
 
 
 def build_tenant(layout: Layout, hooks: pulumi.ResourceHookBinding) -> dict[str, Any]:
@@ -99,7 +109,9 @@ def build_tenant(layout: Layout, hooks: pulumi.ResourceHookBinding) -> dict[str,
             tenant=layout.tenant,
             account=ground.account,
             tenancy=_tenancy(ground, sites),
-            probed_keys=pulumi.Output.all(ground.vendor_key_arn, *key_arns.values(), *_keys_behind_aliases(layout)),
+            probed_keys=pulumi.Output.all(
+                ground.vendor_key_arns, *key_arns.values(), *_keys_behind_aliases(layout)
+            ).apply(lambda found: [*found[0], *found[1:]]),
         ),
     )
     watches = {storage.id: _watch(ground, storage, sites[storage.id]) for storage in layout.storages if storage.watched}
@@ -138,6 +150,10 @@ def _ground(layout: Layout, hooks: pulumi.ResourceHookBinding) -> Ground:
             lambda found: _in_its_account(layout, account, bucket=found[0], stamps_account=found[1])
         ),
         vendor_key_arn=stamp.require_output("vendor_key_arn"),
+        # A stamp that was last brought up by an earlier release says only the one.
+        vendor_key_arns=pulumi.Output.all(
+            stamp.get_output("vendor_key_arns"), stamp.require_output("vendor_key_arn")
+        ).apply(lambda found: found[0] or [found[1]]),
         hooks=hooks,
     )
 
@@ -181,7 +197,7 @@ def _site(ground: Ground, storage: Storage, key_arns: Mapping[str, pulumi.Input[
             bucket=ground.shared_bucket,
             prefix=naming.shared_prefix(layout.tenant),
             key_arn=ground.vendor_key_arn,
-            key_arns=[ground.vendor_key_arn],
+            key_arns=ground.vendor_key_arns,
         )
     key_arn = _key_arn(ground, storage.key, key_arns)
     bucket = naming.dedicated_bucket(
@@ -249,11 +265,14 @@ def _search(ground: Ground, search: Search, key_arns: Mapping[str, pulumi.Input[
             tenant=layout.tenant,
             cloud=str(layout.cloud),
             region=layout.region,
+            version=search.version,
             encryption_key_path=_key_arn(ground, search.key, key_arns),
             labels=labels(layout, search.id, search.key),
             retention=ground.retention(release=search.release),
             secret_names={a: naming.secret(layout.tenant, search.id, a) for a in SECRET_AUDIENCES},
             keep_secret=keep_secret,
+            # The stamp's rotation gives each tenant a new search; until then the old one is under the old key.
+            stays_under_its_key=search.key is None,
         ),
     )
 
@@ -301,7 +320,7 @@ def _search_output(
     return {
         "deployment_id": search.deployment_id,
         "endpoint": search.endpoint,
-        "key_arn": _key_arn(ground, unit.key, key_arns),
+        "key_arn": search.key_arn if unit.key is None else key_arns[unit.key],
         **INDEX_OUTPUT,
         "secrets": {audience: naming.secret(ground.layout.tenant, unit.id, audience) for audience in SECRET_AUDIENCES},
     }

@@ -468,6 +468,7 @@ def _search(ground: Ground, search: Search) -> SearchDeployment:
             tenant=layout.tenant,
             cloud=str(layout.cloud),
             region=layout.region,
+            version=search.version,
             encryption_key_path=None,
             labels=labels(layout, search.id, None),
             retention=ground.retention(release=search.release),

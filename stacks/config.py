@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 import pulumi
@@ -16,6 +16,8 @@ from stacks.layout import OFFERED, Cloud, Layout, Mode, Name
 
 NAMESPACE = "keyshift"
 SCALARS = ("cloud", "region", "stamp", "customer", "keyMode")
+VENDOR_KEYS = {"vendorKeys": "vendor_keys", "vendorKey": "vendor_key", "oldestVendorKey": "oldest_vendor_key"}
+"""What `keyshift stamp rotate` writes into a stamp's stack file -> the field that it is here."""
 LAYOUT = "layout"
 OF_AN_AZURE_STAMP = (
     "operatorPrincipal",
@@ -52,23 +54,43 @@ class AzureStamp(_Frozen):
 
 
 class StampSettings(_Frozen):
-    """A stamp is named `stamp-<cloud>-<region>-<nn>`; on AWS its name says everything about it."""
+    """A stamp is named `stamp-<cloud>-<region>-<nn>`, and on AWS its name says where everything of it is.
+
+    Its vendor keys are numbered, never reused: `vendor_keys` of them were made, the shared bucket comes under
+    `vendor_key`, and nothing lies under one before `oldest_vendor_key`: those are archived.
+    """
 
     name: str
     cloud: Cloud
     region: str
     number: Annotated[int, Field(ge=1)]
     azure: AzureStamp | None = None
+    vendor_keys: Annotated[int, Field(ge=1)] = 1
+    vendor_key: Annotated[int, Field(ge=1)] = 1
+    oldest_vendor_key: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _in_turn(self) -> Self:
+        if not self.oldest_vendor_key <= self.vendor_key <= self.vendor_keys:
+            raise ValueError(
+                f"vendorKey is {self.vendor_key}, which is not between oldestVendorKey {self.oldest_vendor_key} and "
+                f"vendorKeys {self.vendor_keys}"
+            )
+        return self
 
     @classmethod
-    def parse(cls, name: str) -> Self:
-        """Raises ConfigError when `name` is no stamp's."""
+    def parse(cls, name: str, **keys: object) -> Self:
+        """`keys`: the numbers of its vendor keys. Raises ConfigError when `name` is no stamp's, or they do not fit."""
         named = _STAMP.fullmatch(name)
         if named is None:
             raise ConfigError(
                 f"{name!r} is not the name of a stamp", hint="a stamp is named stamp-<cloud>-<region>-<two digits>"
             )
-        return cls(name=name, cloud=Cloud(named["cloud"]), region=named["region"], number=int(named["number"]))
+        about = {"cloud": named["cloud"], "region": named["region"], "number": named["number"], **keys}
+        try:
+            return cls.model_validate({"name": name, **about})
+        except ValidationError as error:
+            raise ConfigError(f"the configuration of {name} cannot be used: {_sentences(error)}") from error
 
 
 class Rendered(_Frozen):
@@ -115,8 +137,9 @@ Settings = StampSettings | TenantSettings
 def read_settings() -> Settings:
     """The settings of the running stack. Raises ConfigError in one sentence for each thing wrong."""
     config = pulumi.Config(NAMESPACE)
-    values: dict[str, Any] = {name: config.get(name) for name in SCALARS if config.get(name)}
-    values |= {name: config.get(name) for name in _names() if name not in (*SCALARS, LAYOUT)}
+    known = (*SCALARS, *VENDOR_KEYS)
+    values: dict[str, Any] = {name: config.get(name) for name in known if config.get(name)}
+    values |= {name: config.get(name) for name in _names() if name not in (*known, LAYOUT)}
     values = {name: value for name, value in values.items() if value or name not in OF_AN_AZURE_STAMP}
     if LAYOUT in _names():
         values[LAYOUT] = config.require_object(LAYOUT)
@@ -127,8 +150,7 @@ def read_settings() -> Settings:
 
 def parse(stack: str, values: Mapping[str, Any]) -> Settings:
     """The settings of `stack` from the values below `keyshift:`. Raises ConfigError."""
-    is_azure_stamp = stack.startswith("stamp-azure-")
-    unknown = sorted(set(values) - {*SCALARS, LAYOUT, *(OF_AN_AZURE_STAMP if is_azure_stamp else ())})
+    unknown = sorted(set(values) - {*SCALARS, LAYOUT, *_of_a_stamp(stack)})
     if unknown:
         raise ConfigError(
             f"the configuration of {stack} has keys that Keyshift does not know: "
@@ -136,8 +158,7 @@ def parse(stack: str, values: Mapping[str, Any]) -> Settings:
             hint=f"pulumi config rm {NAMESPACE}:{unknown[0]} -s {stack}",
         )
     if stack.startswith("stamp-"):
-        settings = StampSettings.parse(stack)
-        return settings.model_copy(update={"azure": _azure_stamp(stack, values)}) if is_azure_stamp else settings
+        return _stamp(stack, values)
     named = _TENANT.fullmatch(stack)
     if named is None:
         raise ConfigError(
@@ -145,6 +166,22 @@ def parse(stack: str, values: Mapping[str, Any]) -> Settings:
             hint="name it stamp-<cloud>-<region>-<two digits> or tenant-<name>",
         )
     return _tenant(stack, named["tenant"], values)
+
+
+def _of_a_stamp(stack: str) -> Iterable[str]:
+    """Only a bucket's vendor key is rotated by hand: an account follows its own by itself."""
+    if stack.startswith("stamp-azure-"):
+        return OF_AN_AZURE_STAMP
+    return VENDOR_KEYS if stack.startswith("stamp-") else ()
+
+
+def _stamp(stack: str, values: Mapping[str, Any]) -> StampSettings:
+    settings = StampSettings.parse(
+        stack, **{field: values[name] for name, field in VENDOR_KEYS.items() if name in values}
+    )
+    if settings.cloud is not Cloud.AZURE:
+        return settings
+    return settings.model_copy(update={"azure": _azure_stamp(stack, values)})
 
 
 def _azure_stamp(stack: str, values: Mapping[str, Any]) -> AzureStamp:

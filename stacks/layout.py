@@ -30,6 +30,11 @@ SearchId = Annotated[str, StringConstraints(pattern=r"^e[1-9][0-9]*$")]
 PipelineId = Annotated[str, StringConstraints(pattern=r"^p[1-9][0-9]*$")]
 
 
+SEARCH_VERSION = "8.19.0"
+"""Elasticsearch's version in a tenant's first search; a later search has that of the one which serves."""
+SEARCH_VERSION_PATTERN = r"^[1-9][0-9]?\.[0-9]{1,3}\.[0-9]{1,3}$"
+
+
 class Cloud(StrEnum):
     AWS = "aws"
     AZURE = "azure"
@@ -119,9 +124,12 @@ class Storage(_Frozen):
 
 
 class Search(_Frozen):
+    """`version`: Elasticsearch's. It is fixed when the search is made: another version is another search."""
+
     id: SearchId
     key: KeyId | None = None
     release: str | None = None
+    version: Annotated[str, StringConstraints(pattern=SEARCH_VERSION_PATTERN)] = SEARCH_VERSION
 
 
 class Pipeline(_Frozen):

@@ -107,7 +107,10 @@ def vendor_key_policy(*, account: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class VendorKeyArgs:
+    """`number`: of this key among the stamp's; a rotation makes the next one."""
+
     stamp: str
+    number: int = 1
     account: str
     retention: Retention
 
@@ -120,16 +123,16 @@ class VendorKey(pulumi.ComponentResource):
     def __init__(self, name: str, args: VendorKeyArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("keyshift:aws:VendorKey", name, None, opts)
         key = aws.kms.Key(
-            "vendor-key",
-            description=f"Keyshift {args.stamp}: the vendor's key",
+            f"{name}-key",
+            description=f"Keyshift {args.stamp}: the vendor's key{'' if args.number == 1 else f' {args.number}'}",
             enable_key_rotation=True,
             deletion_window_in_days=DELETION_WINDOW_DAYS,
             policy=json.dumps(vendor_key_policy(account=args.account), sort_keys=True),
             opts=args.retention.options(self),
         )
         aws.kms.Alias(
-            "vendor-key-alias",
-            name=naming.vendor_key_alias(args.stamp),
+            f"{name}-key-alias",
+            name=naming.vendor_key_alias(args.stamp, args.number),
             target_key_id=key.key_id,
             opts=pulumi.ResourceOptions(parent=self, protect=args.retention.protect),
         )

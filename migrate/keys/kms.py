@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,13 @@ class KmsKeys:
             found = self._kms.describe_key(KeyId=arn)["KeyMetadata"]
         except ClientError as error:
             return Described(id=arn, state=aws.code_of(error))
-        return Described(id=found["Arn"], state=found["KeyState"], material=found.get("CurrentKeyMaterialId", "-"))
+        return Described(
+            id=found["Arn"],
+            state=found["KeyState"],
+            material=found.get("CurrentKeyMaterialId", "-"),
+            made_at=_instant(found.get("CreationDate")),
+            ends_at=_instant(found.get("DeletionDate") or found.get("ValidTo")),
+        )
 
     def material(self, key: str) -> str | None:
         found = self._kms.describe_key(KeyId=self._live.key_arn(key))["KeyMetadata"]
@@ -73,3 +80,7 @@ class KmsKeys:
             call(KeyId=self._live.key_arn(key))
         except ClientError as error:
             raise aws.explained(error, f"{'enabling' if is_enabled else 'disabling'} {key}") from error
+
+
+def _instant(at: datetime | None) -> str | None:
+    return at and at.isoformat()

@@ -10,7 +10,7 @@ from components import naming
 from migrate import aws
 from migrate.errors import RefusedInput
 from migrate.files import write_private
-from migrate.keys import binding, confirmation, policy
+from migrate.keys import confirmation, policy
 from migrate.keys.check import Alias, Report, Ways, check
 from migrate.live import Live
 from migrate.plan.parts import next_id, unused_key
@@ -40,7 +40,7 @@ def print_policy(project: Project, name: str, account: str | None, output: Path 
     alias = None if bound is None else confirmation.alias_of(layout, bound.id)
     if account is None and alias is not None:
         account = alias.account
-    sharing = [name] if alias is None else binding.shared_with(held.tenants(), layout, alias.arn)
+    sharing = [name] if alias is None else _sharing(held, layout, alias.arn)
     terms = policy.Terms(
         customer_account=account or "",
         vendor_account=_our_account(layout),
@@ -97,11 +97,11 @@ def onboard(project: Project, name: str, alias_text: str, on_rotation: OnRotatio
             code="mode-not-offered",
         )
     _refuse_our_account(layout, alias)
-    binding.refuse_foreign(held.tenants(), layout, {alias.arn})
+    held.refuse_foreign_keys([layout], also={alias.arn})
     before = check(alias, _ways(project, layout, None))
     if before.seen is None or not before.is_fit:
         return _onboarded(layout, before, is_bound=False)
-    binding.refuse_foreign(held.tenants(), layout, {before.seen.arn})
+    held.refuse_foreign_keys([layout], also={before.seen.arn})
     waiting = unused_key(layout, Mode.BYOKMS)
     key = Key(
         id=waiting.id if waiting else next_id(layout.keys, "k"),
@@ -134,6 +134,16 @@ def _bound(layout: Layout) -> Key | None:
     serving = layout.storage(layout.serves.storage).key if layout.serves else None
     in_use = [k for k in layout.keys if k.alias is not None and k.state in {KeyState.PENDING, KeyState.ACTIVE}]
     return next((k for k in in_use if k.id == serving), in_use[-1] if in_use else None)
+
+
+def _sharing(held: Records, layout: Layout, alias: str) -> list[str]:
+    """The customer's tenants that hold this alias, this one included: they share one policy."""
+    sharing = {
+        one.name
+        for one in held.tenants()
+        if one.layout.customer == layout.customer and any(key.alias == alias for key in one.layout.keys)
+    }
+    return sorted(sharing | {layout.tenant})
 
 
 def _ways(project: Project, layout: Layout, key: str | None) -> Ways:

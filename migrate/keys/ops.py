@@ -40,11 +40,13 @@ class Filled:
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """A key as its cloud sees it; `state` is the cloud's own word."""
+    """A key as its cloud sees it; `state` is the cloud's own word. `ends_at`: when it expires or is deleted, ISO 8601."""
 
     id: str
     state: str
     material: str = "-"
+    made_at: str | None = None
+    ends_at: str | None = None
 
 
 class KeyOps(Protocol):

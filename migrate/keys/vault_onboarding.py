@@ -18,7 +18,6 @@ from azure.identity import AzureAuthorityHosts
 from components import naming
 from components.vault import VaultKey, is_of_the_same_cloud
 from migrate.errors import RefusedInput
-from migrate.keys import binding
 from migrate.plan.parts import next_id, unused_key
 from migrate.records import Records
 from migrate.stack import Project, Stack
@@ -58,7 +57,7 @@ def onboard(  # noqa: PLR0913 - the customer's words, each by name
         )
     theirs = _named(vault, key, ours=stamp["vault_uri"])
     directory = _directory(directory)
-    binding.refuse_foreign(held.tenants(), layout, {theirs.id, theirs.vault_uri})
+    held.refuse_foreign_keys([layout], also={theirs.id, theirs.vault_uri})
     says = directory_of(theirs.vault_uri)
     if says is not None and says != directory:
         raise RefusedInput(

@@ -18,6 +18,7 @@ from migrate.plan.customer_rotation import confirm, pause
 from migrate.plan.delete import delete
 from migrate.plan.revocation import restore, revoke
 from migrate.plan.rotate import rotate
+from migrate.plan.upgrade import upgrade
 from stacks.layout import Layout
 
 
@@ -45,6 +46,7 @@ _PLANNERS: dict[OperationKind, Callable[[Request, Layout], list[Phase]]] = {
     OperationKind.ONBOARD: onboard,
     OperationKind.ROTATE: _rotate,
     OperationKind.CONFIRM: confirm,
+    OperationKind.UPGRADE: upgrade,
     OperationKind.DELETE: delete,
     OperationKind.REVOKE: revoke,
     OperationKind.RESTORE: restore,

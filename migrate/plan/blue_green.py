@@ -167,7 +167,10 @@ def blue_green(request: Request, layout: Layout, goal: Goal) -> list[Phase]:
                 *watched(layout.storages, serves.storage, is_watched=True),
                 Storage(id=s, kind=goal.kind, key=goal.key),
             ),
-            "searches": (*layout.searches, Search(id=e, key=search_key(layout, goal.key))),
+            "searches": (
+                *layout.searches,
+                Search(id=e, key=search_key(layout, goal.key), version=layout.search(serves.search).version),
+            ),
             "pipelines": (
                 *layout.pipelines,
                 Pipeline(id=p, storage=s, search=e, state=PipelineState.DETACHED),

@@ -8,13 +8,16 @@ from stacks.layout import Dropped, Gate, Layout, PipelineState
 
 
 def delete(request: Request, layout: Layout) -> list[Phase]:
-    """Until the purge begins it can be aborted. A tenant that never served has only its keys to lose."""
+    """Until the purge begins it can be aborted. A tenant that never served has only its keys to lose.
+
+    A tenant that nobody can read any more (`request.ended`) stays sealed all the way.
+    """
     verdict = {name: f"{request.operation}-{name}" for name in ("inventory", "purge")}
     if layout.serves is None:
         verdict = dict.fromkeys(verdict, verdict["inventory"])
-    frozen = layout.model_copy(
-        update={"gate": Gate(jobs="closed", search_cutoff=request.cutoff, reason=f"{request.operation}: deletion")}
-    )
+    access = "closed" if request.ended else "open"
+    gate = Gate(jobs="closed", access=access, search_cutoff=request.cutoff, reason=f"{request.operation}: deletion")
+    frozen = layout.model_copy(update={"gate": gate})
     freed = frozen.model_copy(
         update={
             "serves": None,
@@ -26,7 +29,7 @@ def delete(request: Request, layout: Layout) -> list[Phase]:
     )
     units = (*layout.storages, *layout.searches, *layout.pipelines, *layout.keys)
     gone = without(freed, *(Dropped(id=unit.id, verdict=verdict["purge"]) for unit in units)).model_copy(
-        update={"keys": (), "gate": Gate(jobs="closed", reason=f"{request.operation}: deleted")}
+        update={"keys": (), "gate": Gate(jobs="closed", access=access, reason=f"{request.operation}: deleted")}
     )
     serves = layout.serves
     listed = Move(

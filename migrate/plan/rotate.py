@@ -37,7 +37,12 @@ from stacks.layout import (
 
 
 def rotate(request: Request, layout: Layout) -> list[Phase]:
-    """A new key in our account: the storage is re-keyed in place, the search is made anew, the old key put away."""
+    """A new key in our account: the storage is re-keyed in place, the search is made anew, the old key put away.
+
+    With `request.vendor_key` the stamp has a new key and has re-keyed the shared storage: what is left is the search.
+    """
+    if request.vendor_key is not None and layout.mode is Mode.STANDARD:
+        return rebuild_search(request, layout)
     _refuse_unless_ours(layout)
     keyed = layout if unused_key(layout) else with_new_key(layout)
     key = unused_key(keyed)
@@ -57,8 +62,8 @@ def _refuse_unless_ours(layout: Layout) -> None:
         return
     if layout.mode is Mode.STANDARD:
         raise RefusedInput(
-            f"tenant {layout.tenant} is in mode {Mode.STANDARD}: it is under the vendor's key, which AWS rotates by itself",
-            hint=f"to move it under its customer's key: keyshift enable {layout.tenant}",
+            f"tenant {layout.tenant} is in mode {Mode.STANDARD}: it is under the vendor's key, which is its stamp's",
+            hint=f"keyshift stamp rotate {layout.stamp}; or under its customer's key: keyshift enable {layout.tenant}",
             code="no-customer-key",
         )
     raise RefusedInput(
@@ -68,10 +73,15 @@ def _refuse_unless_ours(layout: Layout) -> None:
     )
 
 
-def rebuild_search(request: Request, layout: Layout) -> list[Phase]:
-    """A new search under the same key, filled from the storage that serves; nothing of the storage changes."""
+def rebuild_search(request: Request, layout: Layout, *, version: str | None = None) -> list[Phase]:
+    """A new search under the same key, filled from the storage that serves; nothing of the storage changes.
+
+    `version`: of the new search, that of the old one if none is given.
+    """
     now = _serving(layout)
-    return _on_the_same_storage(request, layout, search_key=now.search_key, storage_key=now.storage_key)
+    return _on_the_same_storage(
+        request, layout, search_key=now.search_key, storage_key=now.storage_key, version=version
+    )
 
 
 def _redirected(request: Request, layout: Layout, key: str) -> list[Phase]:
@@ -172,7 +182,7 @@ def abort_rotation(request: Request, layout: Layout) -> list[Phase] | None:
 
 
 def _on_the_same_storage(
-    request: Request, layout: Layout, *, search_key: str | None, storage_key: str | None
+    request: Request, layout: Layout, *, search_key: str | None, storage_key: str | None, version: str | None = None
 ) -> list[Phase]:
     """A new search and pipeline under `search_key` beside those that serve; the storage comes under `storage_key`.
 
@@ -183,10 +193,11 @@ def _on_the_same_storage(
     key, serves, rekeys = storage_key, now.serves, storage_key != now.storage_key
     verdict = {name: f"{request.operation}-{name}" for name in ("index", "drained")}
     e, p = next_id(layout.searches, "e", layout.dropped), next_id(layout.pipelines, "p", layout.dropped)
+    new = Search(id=e, key=search_key, version=version or layout.search(serves.search).version)
     keyed = layout if key is None else activated(layout, key, request.materials)
     built = keyed.model_copy(
         update={
-            "searches": (*layout.searches, Search(id=e, key=search_key)),
+            "searches": (*layout.searches, new),
             "pipelines": (
                 *layout.pipelines,
                 Pipeline(id=p, storage=serves.storage, search=e, state=PipelineState.DETACHED),
@@ -218,7 +229,7 @@ def _on_the_same_storage(
     return [
         Phase(
             name="build",
-            title=f"make {e} and {p} under {_named(search_key)}",
+            title=f"make {e}{f' ({version})' if version else ''} and {p} under {_named(search_key)}",
             layout=checked(built),
             waits=tuple(usable_wait(layout, one) for one in keys),
             moves=(preflight,) if rekeys else (),

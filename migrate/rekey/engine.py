@@ -42,13 +42,20 @@ BUSY = frozenset({"SlowDown", "ThrottlingException", "KMS.ThrottlingException", 
 class Job:
     """A storage whose `key_arn` is the key that everything is to come under, and what is known of its versions.
 
-    `guard` is asked before each page of versions whether this runner may still act.
+    `guard` is asked before each page of versions whether this runner may still act. `has_bucket_key`: its bucket has it
+    on, as the shared one does: S3 then asks KMS once for many objects. Never for a customer's key.
     """
 
     side: Side
     manifest: Manifest
     guard: Check = unguarded
     threads: int = THREADS
+    has_bucket_key: bool = False
+
+    def is_there(self, found: tuple[str, bool]) -> bool:
+        """Whether what `key_of` says of a version is as it should be."""
+        key_arn, has_bucket_key = found
+        return key_arn == self.key_arn and (self.has_bucket_key or not has_bucket_key)
 
     @property
     def key_arn(self) -> str:
@@ -145,10 +152,10 @@ def _rekey(job: Job, version: Version) -> _Was:
     found = key_of(job.side, version)
     if found is None:
         return _Was(version, None)
-    key_arn, has_bucket_key = found
-    if key_arn == job.key_arn and not has_bucket_key:
+    key_arn, _ = found
+    if job.is_there(found):
         return _Was(version, key_arn)
-    encryption = {"SSEKMS": {"KMSKeyArn": job.key_arn, "BucketKeyEnabled": False}}
+    encryption = {"SSEKMS": {"KMSKeyArn": job.key_arn, "BucketKeyEnabled": job.has_bucket_key}}
     try:
         _patiently(job.side.s3.update_object_encryption, **_place(job.side, version), ObjectEncryption=encryption)
     except ClientError as error:
@@ -282,7 +289,7 @@ def _strays(job: Job, run: str, keyed: Keyed, report: Report) -> list[Version]:
     try:
         for version, found in in_threads(keyed.not_seen_in(run), look, threads=job.threads, name="drain"):
             meter.add(1, version.size)
-            if found == (job.key_arn, False):
+            if found is not None and job.is_there(found):
                 right.append(version)
             elif found is not None:
                 strays.append(version)

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from sandbox.elastic import shapes
+from sandbox.elastic import launch, shapes
 from sandbox.elastic.credentials import USER, digest, new_secret
 from sandbox.elastic.customer_key import CustomerKeys, KeyRefusedError
 from sandbox.elastic.deployment import Deployment
@@ -94,6 +94,8 @@ class Cloud:
             raise ApiError(401, "root.unauthorized", "The supplied authentication is invalid")
 
     def _route(self, request: Request) -> Response:
+        if (request.method, *request.segments) == ("GET", "api", "v1", "stack", "versions"):
+            return json_response(200, {"stacks": [{"version": launch.VERSION}]})
         if request.segments[:3] != _API:
             raise ApiError(404, "root.resource_not_found", f"The requested resource [{request.target}] is not known")
         match request.method, *request.segments[3:]:

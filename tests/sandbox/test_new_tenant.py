@@ -5,7 +5,9 @@ from __future__ import annotations
 import moved
 import pytest
 from cloud import ATTACHMENTS, Cloud, Tenant, records
+from standstill import STEP_SECONDS
 
+from migrate.copy.s3 import list_versions
 from sandbox.demo import STAMP
 
 
@@ -44,8 +46,20 @@ def test_a_standard_tenant_comes_up_by_a_plain_pulumi_up(tenant: Tenant) -> None
     stored = moved.contents(tenant.storage("s1"))
     assert {version.key_arn for versions in stored.values() for version in versions} == {vendor}
 
+    _a_version_that_elastic_does_not_offer_changes_nothing(tenant)
 
-def test_a_byok_tenant_waits_for_its_key_and_comes_up_whole_once_it_is_in(tenant: Tenant) -> None:
+
+def _a_version_that_elastic_does_not_offer_changes_nothing(tenant: Tenant) -> None:
+    before = tenant.layout()
+    refused = tenant.keyshift("upgrade", "--search-version", "8.99.0", "--json", check=False)
+    assert refused.code == 2, refused.text
+    error = refused.json()["error"]
+    assert (error["code"], "8.19.0" in error["hint"]) == ("version-not-offered", True)
+    assert tenant.layout() == before
+    assert tenant.keyshift("resume", check=False).code == 2, "nothing was begun that could be gone on with"
+
+
+def test_a_byok_tenant_waits_for_its_key_comes_up_whole_and_goes_when_the_key_is_destroyed(tenant: Tenant) -> None:
     cloud = tenant.cloud
     created = tenant.keyshift("tenant", "create", "--customer", "new-corp", "--mode", "byok", check=False)
     assert created.code == 3, created.text
@@ -70,3 +84,31 @@ def test_a_byok_tenant_waits_for_its_key_and_comes_up_whole_once_it_is_in(tenant
     shown = cloud.elastic("GET", f"/deployments/{cloud.deployments()[f'{tenant.name}-e1']}")
     assert shown["settings"]["byok"]["key_resource_path"] == key.arn
     tenant.pulumi("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+    _destroy_its_key(tenant)
+    _delete_what_nobody_can_read(tenant)
+
+
+def _destroy_its_key(tenant: Tenant) -> None:
+    tenant.keyshift("revoke", "--reason", "the contract ended", "--yes")
+    phrase = f"destroy k1 of {tenant.name}"
+    tenant.keyshift("key", "destroy", "k1", "--reason", "the contract ended", "--days", "7", "--confirm", phrase)
+    restored = tenant.keyshift("restore", "--json", check=False).json()["error"]
+    assert (restored["code"], f"keyshift delete {tenant.name}" in restored["hint"]) == ("key-destroyed", True)
+
+
+def _delete_what_nobody_can_read(tenant: Tenant) -> None:
+    cloud, side = tenant.cloud, tenant.storage("s1", "runner")
+    assert list(list_versions(side)), "what lies there can still be listed"
+
+    ended = tenant.keyshift("delete", "--confirm", tenant.name, "--json", seconds=STEP_SECONDS).json()
+
+    assert (ended["state"], ended["left_behind"]) == ("done", 0)
+    found = moved.resources(tenant)
+    assert (found["buckets"], found["deployments"]) == ([], [])
+    verdicts = cloud.home / "tenants" / tenant.name / "verdicts"
+    for name in ("inventory", "purge"):
+        signed = (verdicts / f"{tenant.name}-delete-1-{name}.json").read_text()
+        assert "nothing of it could be read" in signed
+        assert "k1-destroyed" in signed, "the certificate of the key is named"
+    assert tenant.stack not in cloud.pulumi("stack", "ls", "--json").out

@@ -78,6 +78,17 @@ def test_a_key_stays_its_customers_after_its_tenant_is_gone(records: Records, en
         advance(records, under("bolt", "bolt-corp", arn=layouts.CUSTOMER_KEY))
 
 
+def test_whose_a_key_is_is_asked_of_one_table_however_many_tenants_there_are(
+    records: Records, engine: sql.Engine
+) -> None:
+    advance(records, under("acme", "acme-corp", arn=layouts.CUSTOMER_KEY, alias=ALIAS))
+    asked: list[str] = []
+    sql.event.listen(engine, "before_cursor_execute", lambda *about: asked.append(about[2]))
+    found = records.key_owners([under("bolt", "bolt-corp", arn=layouts.CUSTOMER_KEY)], also={ALIAS, OTHER_KEY})
+    assert found == {layouts.CUSTOMER_KEY: "acme-corp", ALIAS: "acme-corp"}
+    assert [KEY_OWNERS.name in one for one in asked] == [True], "one look, and none at the tenants' layouts"
+
+
 def test_keys_that_we_made_are_each_of_one_tenant_and_bind_nothing(records: Records) -> None:
     assert references(layouts.byok_active()) == set()
     advance(records, layouts.changed(layouts.byok_active(), tenant="acme"))

@@ -85,7 +85,8 @@ def moves_under(code: str, status: int) -> Moves:
         outputs={"keys": {"k1": {}}},
     )
     live.cloud = AwsCloud(live)
-    return Moves(live=live, operation=None, folder=None, verdicts=None, log=None, report=lambda _: None)
+    operation = SimpleNamespace(request=SimpleNamespace(ended=()))
+    return Moves(live=live, operation=operation, folder=None, verdicts=None, log=None, report=lambda _: None)
 
 
 def test_a_throttled_kms_says_nothing_about_a_key() -> None:

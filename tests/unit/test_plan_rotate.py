@@ -9,6 +9,7 @@ import pytest
 import test_plan as promises
 from hypothesis import given
 from hypothesis import strategies as st
+from layouts import byok_active, byok_pending
 from test_plan import CUTOFF, layouts, tenants
 
 from migrate.errors import RefusedInput
@@ -195,3 +196,90 @@ def test_a_key_can_be_asked_for_while_another_serves(tenant: Layout) -> None:
     new = [key for key in made.end.keys if key not in tenant.keys]
     assert all(key.state is KeyState.PENDING for key in new)
     assert made.end.model_copy(update={"keys": tenant.keys}) == tenant
+
+
+# another version of the search ------------------------------------------------------------------
+
+
+@st.composite
+def upgrades(draw: st.DrawFn) -> Plan:
+    """To a newer version, of a tenant of any mode and of a search of any age."""
+    layout = draw(tenants(Mode.STANDARD, Mode.BYOK, Mode.BYOKMS))
+    old = f"8.{draw(st.integers(0, 18))}.{draw(st.integers(0, 9))}"
+    searches = tuple(unit.model_copy(update={"version": old}) for unit in layout.searches)
+    return upgraded(layout.model_copy(update={"searches": searches}), "8.19.3")
+
+
+def upgraded(layout: Layout, version: str | None) -> Plan:
+    request = Request(operation="acme-upgrade-1", kind=OperationKind.UPGRADE, search_version=version, cutoff=CUTOFF)
+    return plan(request, layout)
+
+
+@given(upgrades())
+def test_an_upgrade_makes_a_new_search_and_changes_nothing_else(made: Plan) -> None:
+    start, end = made.start, made.end
+    (new,) = end.searches
+    assert new.version == "8.19.3"
+    assert new.id not in {unit.id for unit in start.searches}, "a search is never upgraded in place"
+    assert new.key == start.searches[0].key
+    same = {"keys", "storages", "mode", "gate"}
+    assert end.model_dump(include=same) == start.model_dump(include=same)
+    for layout in layouts(made):
+        held = {unit.id: unit.version for unit in layout.searches}
+        old = start.searches[0]
+        assert held.get(old.id, old.version) == old.version, "the old one serves on as it is until the new one does"
+
+
+@given(upgrades())
+def test_an_upgrade_keeps_the_promises_of_every_plan(made: Plan) -> None:
+    for promise in (
+        promises.test_what_serves_exists_in_every_layout,
+        promises.test_a_unit_that_serves_is_never_released_or_dropped,
+        promises.test_nothing_leaves_a_layout_without_a_verdict_that_an_earlier_phase_has_stored,
+    ):
+        promise.hypothesis.inner_test(made)
+
+
+@given(upgrades(), st.data())
+def test_an_upgrade_can_be_taken_back_until_the_new_search_serves(made: Plan, data: st.DataObject) -> None:
+    reached = data.draw(st.sampled_from([phase.layout for phase in made.phases if phase.reversible]))
+    back = abort(reached).end
+    same = {"keys", "storages", "searches", "mode", "serves", "gate"}
+    assert back.model_dump(include=same) == made.start.model_dump(include=same)
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [
+        ("8.19.0", "same-version"),
+        ("8.18.9", "downgrade"),
+        ("8.9.10", "downgrade"),
+        ("9.0.0", "search-version"),
+        ("7.17.0", "search-version"),
+        ("8.19", "search-version"),
+        ("8.19.1-SNAPSHOT", "search-version"),
+        ("latest", "search-version"),
+        ("", "search-version"),
+        (None, "search-version"),
+    ],
+)
+def test_a_version_that_is_no_step_forward_is_refused_with_what_to_type(version: str | None, code: str) -> None:
+    with pytest.raises(RefusedInput) as refused:
+        upgraded(byok_active(), version)
+    assert refused.value.code == code
+    assert "nothing was changed" in refused.value.message
+    assert "keyshift " in refused.value.hint
+
+
+def test_a_tenant_that_serves_nothing_has_no_search_to_upgrade() -> None:
+    with pytest.raises(RefusedInput) as refused:
+        upgraded(byok_pending(), "8.19.3")
+    assert refused.value.code == "serves-nothing"
+
+
+@pytest.mark.parametrize("kind", [OperationKind.ROTATE, OperationKind.REMOVE, OperationKind.CHANGE])
+def test_no_other_operation_changes_the_version_of_a_search(kind: OperationKind) -> None:
+    start = upgraded(byok_active(), "8.19.3").end
+    mode = "standard" if kind is OperationKind.CHANGE else None
+    made = plan(Request(operation="acme-x-1", kind=kind, mode=mode, cutoff=CUTOFF), start)
+    assert {unit.version for layout in layouts(made) for unit in layout.searches} == {"8.19.3"}

@@ -57,3 +57,13 @@ def test_the_way_back_is_judged_too(
     monkeypatch.setattr(policing, "refuse_plan", lambda made, _: asked.append(made.kind))
     walker._way_back(records.begin(records.tenant("acme"), OperationKind.ENABLE, "byok"))
     assert asked == [OperationKind.ABORT]
+
+
+def test_a_change_looks_at_no_other_tenants_layout(
+    walker: Runner, monkeypatch: pytest.MonkeyPatch, records: Records
+) -> None:
+    def too_much(_: Records) -> None:
+        raise AssertionError("reads every tenant: the work of each `up` would grow with the fleet")
+
+    monkeypatch.setattr(Records, "tenants", too_much)
+    assert walker.run(OperationKind.ENABLE, "byok").state == "done"

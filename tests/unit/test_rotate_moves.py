@@ -20,7 +20,7 @@ from migrate.check import DIFFERS, HOLDS, check
 from migrate.errors import KeyLost, KeyshiftError, RefusedInput, Waiting
 from migrate.log import Log
 from migrate.moves import Moves
-from migrate.operations import Move, OperationKind
+from migrate.operations import Move, OperationKind, Request
 from migrate.pending import PendingRotations
 from migrate.progress import unwatched
 from migrate.records import Records
@@ -68,7 +68,12 @@ def moves(lab: Lab, tmp_path: Path) -> Moves:
         operator=None,
     )
     live.cloud = AwsCloud(live)
-    operation: Any = SimpleNamespace(id=OPERATION, moves_of=OPERATION, start=layouts.byok_active())
+    operation: Any = SimpleNamespace(
+        id=OPERATION,
+        moves_of=OPERATION,
+        start=layouts.byok_active(),
+        request=Request(operation=OPERATION, kind=OperationKind.ROTATE),
+    )
     return Moves(
         live=live,
         operation=operation,

@@ -93,6 +93,17 @@ class World:
     def create(self, layout: Layout) -> None:
         self.records.create(layout)
 
+    def create_holding(self, name: str, customer: str, key: Key) -> None:
+        """Another tenant, which takes a key of its customer's as an operation does."""
+        mine = bare().model_copy(update={"tenant": name, "customer": customer})
+        self.create(mine)
+        with self.records.lease(name) as fence:
+            self.records.advance(mine.model_copy(update={"keys": (key,)}), fence)
+
+    def archive(self, name: str) -> None:
+        with self.records.lease(name) as fence:
+            self.records.archive(name, fence)
+
     def create_under_first_key(self, pause: str = "any") -> None:
         key = Key(
             id="k1",
@@ -287,7 +298,7 @@ def test_a_key_of_another_customer_is_never_taken(world: World) -> None:
     world.create_under_first_key()
     second = world.another_key()
     theirs = Key(id="k1", state=KeyState.ACTIVE, arn=second, alias=ALIAS + "-theirs", material="m")
-    world.create(bare(keys=(theirs,)).model_copy(update={"tenant": "other", "customer": "other-corp"}))
+    world.create_holding("other", "other-corp", theirs)
     found = world.follow()
     assert "another customer" in found["missing"]
     assert (world.layout.storages[0].key, world.layout.gate.jobs, found["token"]) == ("k1", "closed", None)
@@ -463,8 +474,8 @@ def test_a_key_bound_to_another_customer_is_refused(world: World, shared: str) -
     world.create(bare())
     held = {"alias": ALIAS + "-theirs", "arn": world.customer.arn + "0"}
     held[shared] = {"alias": ALIAS, "arn": world.customer.arn}[shared]
-    other = bare(keys=(Key(id="k1", state=KeyState.ARCHIVED, material="m", **held),))
-    world.create(other.model_copy(update={"tenant": "other", "customer": "other-corp"}))
+    world.create_holding("other", "other-corp", Key(id="k1", state=KeyState.ACTIVE, material="m", **held))
+    world.archive("other")
     before = unchanged(world)
     with pytest.raises(RefusedInput) as refused:
         onboard(world)

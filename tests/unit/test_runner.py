@@ -395,6 +395,27 @@ def test_a_librarys_error_stops_the_operation_with_a_sentence_and_it_can_be_resu
     assert walker.resume().state == "done"
 
 
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        ("mend what AWS names, then run the same command again", "mend what AWS names, then keyshift resume acme"),
+        ("restore it first, then run this again", "restore it first, then keyshift resume acme"),
+        ("S3 takes up to 15 minutes; run it again then", "S3 takes up to 15 minutes; keyshift resume acme then"),
+        ("have it enabled, then: keyshift resume acme", "have it enabled, then: keyshift resume acme"),
+    ],
+)
+def test_an_operation_that_failed_is_gone_on_with_and_not_run_again(
+    walker: Runner, records: Records, moves: FakeMoves, hint: str, said: str
+) -> None:
+    moves.fails["copy"] = CloudError("the bucket said no", hint=hint)
+    with pytest.raises(KeyshiftError) as failed:
+        walker.run(OperationKind.ENABLE, "byok")
+    assert failed.value.hint == said
+    assert records.operation("acme-enable-1").hint == said, "the same in `keyshift status`"
+    with pytest.raises(RefusedInput, match="is in the middle of"):
+        walker.run(OperationKind.ENABLE, "byok")
+
+
 def test_a_defect_is_not_taken_for_an_outcome_but_the_operation_is_not_left_running(
     walker: Runner, records: Records, moves: FakeMoves
 ) -> None:

@@ -635,7 +635,7 @@ def moves_of(client: FakeIndices, guard: Callable[[], None], folder: Path) -> Mo
         )
     )  # fmt: skip
     live: Any = FakeLive(client)
-    operation: Any = None
+    operation: Any = SimpleNamespace(request=SimpleNamespace(ended=()))
     return Moves(
         live=live, operation=operation, folder=folder, verdicts=verdicts, log=Log(folder), report=unwatched, guard=guard
     )

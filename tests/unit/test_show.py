@@ -222,8 +222,8 @@ def test_a_tenant_in_the_middle_of_a_move_shows_both_sides_and_the_gate() -> Non
         "k1    key                -         active\n"
         "s1    shared             vendor's  serves\n"
         "s2    dedicated          k1        being built\n"
-        "e1    search             vendor's  serves\n"
-        "e2    search             k1        being built\n"
+        "e1    search 8.19.0      vendor's  serves\n"
+        "e2    search 8.19.0      k1        being built\n"
         "p1    pipeline s1 -> e1  -         running\n"
         "p2    pipeline s2 -> e2  -         detached"
     ).removeprefix("\n")

@@ -14,6 +14,8 @@ from graph import ACCOUNT, STAMP, Graph, Registered
 
 from components.worker import handler
 from migrate import freeze
+from migrate.operations import OperationKind, Request
+from migrate.plan import plan
 from stacks import guard, record, stamp, tenant
 from stacks.config import StampSettings
 from stacks.errors import ConfigError, GuardError
@@ -153,6 +155,22 @@ def test_in_a_rotation_each_of_two_pipelines_has_its_own_way_from_the_one_bucket
     assert "queues" not in built.resources["s1-bucket-events"].inputs, (
         "a bucket's own notifications refuse two queues for one event: the second would get nothing"
     )
+
+
+def test_an_upgraded_search_is_another_deployment_beside_the_old_one():
+    start = layouts.byok_active()
+    asked = Request(
+        operation="acme-upgrade-1", kind=OperationKind.UPGRADE, search_version="8.19.3", cutoff=layouts.CUTOFF
+    )
+    before, after = build(start), build(plan(asked, start).phases[0].layout)
+    was, stays, comes = (
+        before.resources["e1-deployment"],
+        after.resources["e1-deployment"],
+        after.resources["e2-deployment"],
+    )
+    assert was == stays, "a change of its version would upgrade it in place, with no way back"
+    assert (was.inputs["version"], comes.inputs["version"]) == ("8.19.0", "8.19.3")
+    assert comes.inputs["encryptionKeyPath"] == was.inputs["encryptionKeyPath"]
 
 
 def test_a_detached_pipeline_stands_but_no_event_reaches_it():
