@@ -350,5 +350,13 @@ def test_people_see_that_previews_were_left_out() -> None:
 
 
 def test_every_move_of_a_plan_is_either_priced_or_makes_no_request_of_aws() -> None:
-    free = {"limit-search", "open-search", "verify-index", "verify-live-index", "purge-search", "remove-stack", "retire-key"}
+    free = {
+        "limit-search",
+        "open-search",
+        "verify-index",
+        "verify-live-index",
+        "purge-search",
+        "remove-stack",
+        "retire-key",
+    }
     assert set(MoveKind.__args__) - free == set(dry_run._REQUESTS), "a new move needs a line in the price, or here"
