@@ -12,6 +12,7 @@ import pytest
 from components.azure import access, lag
 from components.routes import Route
 from components.vault import VaultKey, is_of_the_same_cloud
+from migrate import bindings
 from migrate.errors import RefusedInput
 from migrate.keys import vault_onboarding
 from migrate.records import Records
@@ -154,7 +155,8 @@ def test_what_speaks_against_a_binding_changes_nothing(project, changes, code):
 @pytest.mark.parametrize("key", ["archive", "another"])
 def test_a_vault_that_is_another_customers_is_refused_whatever_its_key_is_called(project, key):
     other = layouts.changed(layouts.on_azure(layouts.byokms_active()), tenant="other", customer="other-corp")
-    Records(connect(project.home)).create(other)
+    with connect(project.home).begin() as connection:
+        bindings.bind(connection, other)  # as the record does with each layout that an operation reaches
     with pytest.raises(RefusedInput) as refused:
         onboarded(project, key=key)
     assert refused.value.code == "key-of-another-customer"
