@@ -108,6 +108,7 @@ class Kind:
     unsupported: frozenset[str] = frozenset()  # the real provider has it, the sandbox refuses it
     secrets: frozenset[str] = frozenset()  # outputs that are always secret
     computed: frozenset[str] = frozenset()  # optional in the SDK, filled in by the service
+    unforeseen: frozenset[str] = frozenset()  # inputs that come back in another form, or with more in them
     unread: frozenset[str] = frozenset()  # inputs that no read tells whole: compared with what was last said
     absent: frozenset[str] = frozenset()  # outputs that the sandbox's cloud never has
     volatile: frozenset[str] = frozenset()  # outputs that an update changes

@@ -196,7 +196,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
                 name: values.UNKNOWN
                 for name, is_computed in resource_schema.outputs.items()
                 if is_computed and name not in inputs and name not in kind.absent
-            }
+            } | dict.fromkeys(kind.unforeseen & inputs.keys(), values.UNKNOWN)
             return provider_pb2.CreateResponse(
                 properties=_encode_like(_stated(inputs) | unknown, request.properties, secrets | kind.secrets)
             )
@@ -240,6 +240,9 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         state, state_secrets = values.decode(request.olds)
         if request.preview:
             unknown = dict.fromkeys(kind.volatile - inputs.keys(), values.UNKNOWN)
+            for name in kind.unforeseen & inputs.keys():
+                stays = compare.is_same(kind, name, inputs[name], state.get(name))
+                unknown[name] = state[name] if stays else values.UNKNOWN
             return provider_pb2.UpdateResponse(
                 properties=_encode_like(
                     state | _stated(inputs) | unknown, request.news, secrets | state_secrets | kind.secrets

@@ -12,6 +12,7 @@ from azure_server import LOCATION, AzureServer, running_azure
 from provider_plugin import Plugin, started
 
 from sandbox.provider import values
+from sandbox.provider.protocol import provider_pb2
 
 pytestmark = pytest.mark.sandbox
 
@@ -348,3 +349,29 @@ def test_an_application_trusts_an_identity(azuread: Plugin, stamp: Made, azure: 
     assert not same.diffs
     azuread.delete(credential, "trust", credential_id, found)
     azuread.delete(token, "app", id_, state)
+
+
+def test_a_preview_foresees_no_more_than_azure_native_does(stamp: Made, native: Plugin) -> None:
+    """What comes back in another form, or with more in it, is unknown until it is made."""
+    for name, unforeseen in (
+        ("account", {"encryption", "identity"}),
+        ("vault", {"properties"}),
+        ("topic", {"identity"}),
+        ("worker", {"identity", "siteConfig"}),
+    ):
+        token, _, id_, inputs, state = next(each for each in stamp.done if each[1] == name)
+        _, foreseen = native.create(token, f"{name}-foreseen", inputs, preview=True)
+        unknown = {key for key, value in foreseen.items() if value is values.UNKNOWN}
+        assert unforeseen <= unknown, f"{name}: a program would take the input for what the service answers"
+        tagged = native.stub.Update(
+            provider_pb2.UpdateRequest(
+                urn=native.urn(token, name),
+                id=id_,
+                olds=values.encode(state),
+                news=values.encode({**native.checked(token, name, inputs), "tags": {"x": "y"}}),
+                preview=True,
+            )
+        )
+        kept = values.decode(tagged.properties)[0]
+        for key in unforeseen - {"siteConfig"}:
+            assert kept[key] == state[key], f"{name}.{key} does not change with a tag"

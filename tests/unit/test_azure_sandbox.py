@@ -75,6 +75,7 @@ def test_what_is_no_resource_is_no_place(path: str) -> None:
 def test_ids_are_compared_without_case_and_a_copy_changes_nothing(world: World) -> None:
     world.store.put("uami", "/A/B", {"names": ["x"]})
     found = world.store.get("uami", "/a/b")
+    assert found is not None
     assert found == {"names": ["x"]}
     found["names"].append("y")
     assert world.store.get("uami", "/A/b") == {"names": ["x"]}
@@ -223,7 +224,7 @@ def test_a_transfer_blob_gives_the_key_back(kek: rsa.RSAPrivateKey, size: int) -
 
 @pytest.mark.parametrize("changed", ["schema_version", "alg", "enc", "kid", "ciphertext"])
 def test_a_transfer_blob_of_another_form_is_refused(changed: str) -> None:
-    header = {"alg": "dir", "enc": "CKM_RSA_AES_KEY_WRAP", "kid": "k"}
+    header: dict[str, Any] = {"alg": "dir", "enc": "CKM_RSA_AES_KEY_WRAP", "kid": "k"}
     good: dict[str, Any] = {"ciphertext": "AAAA", "header": header, "schema_version": "1.0.0"}
     byok.parsed(json.dumps(good).encode())
     place = header if changed in header else good

@@ -99,7 +99,7 @@ KINDS = {
         ),
         partial=frozenset({"identity"}),
         same={"identity": is_same_identity, "source": is_same_id},
-        volatile=frozenset({"identity"}),
+        unforeseen=frozenset({"identity"}),
     ),
     "SystemTopicEventSubscription": kind(
         Arm(

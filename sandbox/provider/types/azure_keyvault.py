@@ -67,6 +67,7 @@ KINDS = {
             fixed=frozenset({"location", "resourceGroupName", "vaultName"}),
         ),
         partial=frozenset({"properties"}),
+        unforeseen=frozenset({"properties"}),
         computed=frozenset({"location"}),
         validate=_validate_vault,
     ),
@@ -101,6 +102,7 @@ KINDS = {
             fixed=frozenset({"resourceGroupName", "secretName", "vaultName"}),
         ),
         delete=_delete_secret,
+        unforeseen=frozenset({"properties"}),
         unread=frozenset({"properties"}),
     ),
 }

@@ -152,7 +152,7 @@ KINDS = {
         partial=frozenset({"encryption", "identity", "networkRuleSet", "sku"}),
         same={"encryption": _is_same_encryption, "identity": is_same_identity},
         computed=frozenset(_SETTINGS),
-        volatile=frozenset({"encryption"}),
+        unforeseen=frozenset({"encryption", "identity", "sku"}),
     ),
     "BlobServiceProperties": kind(
         Arm(

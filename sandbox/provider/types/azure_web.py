@@ -103,6 +103,7 @@ KINDS = {
         ),
         partial=frozenset({"identity"}),
         same={"identity": is_same_identity, "serverFarmId": is_same_id},
+        unforeseen=frozenset({"identity", "siteConfig"}),
         unread=frozenset({"siteConfig"}),
         computed=frozenset(
             {
