@@ -114,6 +114,9 @@ def _is_settings_only(statement: Statement) -> bool:
 def _freeze(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundInProgram:
     if facts.layout is None:
         return
+    if facts.cloud == "azure":
+        yield from _still_given(program, _closed_to_writes(facts), ("archive-write", "pipeline-annotate"))
+        return
     if not facts.are_jobs_open and facts.serves:
         yield from _role_denies(program, "archive", WRITES, "writes are not denied to it although jobs are closed")
     for storage in _dedicated(facts):
@@ -127,10 +130,27 @@ def _freeze(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundInProg
 def _seal(program: Program, facts: Facts, _: Mapping[str, Any]) -> FoundInProgram:
     if facts.layout is None or facts.is_access_open:
         return
+    if facts.cloud == "azure":
+        every = [str(one["id"]) for one in facts.units("storages")]
+        yield from _still_given(program, every, ("archive-read", "archive-write", "pipeline-read", "pipeline-annotate"))
+        return
     for audience in ("archive", "pipeline"):
         yield from _role_denies(program, audience, (*READS, *WRITES), "not everything is denied to it, sealed as it is")
     for storage in _dedicated(facts):
         yield from _bucket_denies(program, storage, (*READS, *WRITES), "it can be read or written, sealed as it is")
+
+
+def _closed_to_writes(facts: Facts) -> list[str]:
+    """All storages but the one that serves, and that one too while jobs are closed."""
+    open_one = facts.serves.get("storage") if facts.are_jobs_open else None
+    return [str(one["id"]) for one in facts.units("storages") if one["id"] != open_one]
+
+
+def _still_given(program: Program, storages: list[str], rights: tuple[str, ...]) -> Iterator[Violation]:
+    """Azure knows no denial of ours: what is closed must not be in the graph."""
+    for one in program.of(kinds.AZURE_ROLE_ASSIGNMENT):
+        if one.name in {f"{storage}-{right}" for storage in storages for right in rights}:
+            yield Violation(f"the layout closes what the assignment {one.name} gives", one.urn)
 
 
 def _dedicated(facts: Facts) -> list[str]:

@@ -10,9 +10,10 @@ import graph
 import layouts
 import pytest
 
-from policies import azure, kinds
+from policies import access, azure, kinds, search
+from policies.facts import Facts
 from policies.judge import Judge
-from policies.resource import UNKNOWN, Resource
+from policies.resource import UNKNOWN, Program, Resource
 from policies.rule import Undecided
 from stacks import record, stamp, tenant
 from stacks.config import StampSettings, parse
@@ -121,6 +122,42 @@ def test_a_weakened_account_would_be_seen():
     assert broken(built, "tenant-acme", "byok") == [
         "s1-account: whoever has the account's key would read everything, beside every role"
     ]
+
+
+@pytest.mark.parametrize("name", layouts.AZURE)
+def test_a_closed_gate_and_a_storage_that_does_not_serve_are_held_by_the_rules_of_the_whole_stack(name):
+    layout = layouts.AZURE[name]()
+    built = graph.run(lambda: tenant.build(layout), stack="tenant-acme")
+    assert against_freeze(built, layout) == []
+
+
+def test_a_right_to_write_that_a_freeze_left_would_be_seen():
+    layout = layouts.on_azure(layouts.byok_active())
+    built = graph.run(lambda: tenant.build(layout), stack="tenant-acme")
+    frozen = layout.model_copy(update={"gate": layout.gate.model_copy(update={"jobs": "closed"})})
+    assert against_freeze(built, frozen) == [
+        "the layout closes what the assignment s1-archive-write gives",
+        "the layout closes what the assignment s1-pipeline-annotate gives",
+    ]
+
+
+def against_freeze(built: graph.Graph, layout: Any) -> list[str]:
+    every = tuple(
+        Resource(f"urn:pulumi:tenant-acme::keyshift::{one.type}::{one.name}", one.type, known(one.inputs))
+        for one in built.resources.values()
+    )
+    facts, wanted = (
+        Facts(layout.model_dump(mode="json")),
+        {"access-freeze-denies", "access-seal-denies", "search-names-a-key"},
+    )
+    rules = [rule for rule in (*access.RULES, *search.RULES) if rule.id in wanted]
+    assert rules
+    return sorted(
+        str(one.message)
+        for rule in rules
+        if rule.check_program
+        for one in rule.check_program(Program(every), facts, {})
+    )
 
 
 def broken(built: graph.Graph, stack: str, mode: str) -> list[str]:

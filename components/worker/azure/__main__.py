@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.identity import ManagedIdentityCredential
 from azure.keyvault.secrets import SecretClient
 from azure.storage.blob import ContainerClient
@@ -37,7 +37,7 @@ from .blob import BlobObjects
 
 TOGETHER = 16
 """Get Messages gives 32 at most; fewer, so that a burst is shared by the loops."""
-HIDDEN_SECONDS = 300
+HIDDEN_SECONDS = 120
 ATTEMPTS = 5
 LOOPS = 8
 IDLE_SECONDS = 1.0
@@ -130,11 +130,20 @@ class Loop:
                 self.letters.send_message(message.content, time_to_live=FOR_EVER)
                 self.queue.delete_message(message)
             else:
-                self.queue.update_message(
-                    message, visibility_timeout=min(2 * 5 ** (message.dequeue_count - 1), HIDDEN_SECONDS)
-                )
+                self._hide(message, min(2 * 5 ** (message.dequeue_count - 1), HIDDEN_SECONDS))
         except ResourceNotFoundError:  # it came back meanwhile and was worked on by another
             log.warning("message %s is not this worker's any more", message.id)
+
+    def _hide(self, message: Any, seconds: int) -> None:
+        """A message processor may not update a message; left alone it comes back after `HIDDEN_SECONDS`."""
+        try:
+            self.queue.update_message(message, visibility_timeout=seconds)
+        except HttpResponseError as error:
+            if error.status_code != HTTPStatus.FORBIDDEN:
+                raise
+            log.warning(
+                "message %s comes back in %d s: its queue lets nobody hide it shorter", message.id, HIDDEN_SECONDS
+            )
 
 
 def _decoded(content: str) -> str:
