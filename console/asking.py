@@ -154,7 +154,7 @@ def _require_planned(house: House, tenant: TenantRecord, kind: OperationKind, mo
     _refuse_unfinished(house, tenant)
     made = plan(Request(operation=f"{tenant.name}-{kind}", kind=kind, mode=mode), tenant.layout)
     house.records.refuse_foreign_keys(phase.layout for phase in made.phases)
-    policing.refuse_plan(made, house.records.tenants())
+    policing.refuse_plan(made, house.records.key_owners(phase.layout for phase in made.phases))
 
 
 def _refuse_unfinished(house: House, tenant: TenantRecord) -> None:
