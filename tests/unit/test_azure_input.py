@@ -8,6 +8,7 @@ import azure_graph
 import layouts
 import pulumi
 import pytest
+import yaml
 
 from components.azure import access, lag
 from components.routes import Route
@@ -17,7 +18,7 @@ from migrate.errors import RefusedInput
 from migrate.keys import vault_onboarding
 from migrate.records import Records
 from migrate.stack import Project, Stack
-from stacks.config import StampSettings, parse
+from stacks.config import OF_AN_AZURE_STAMP, StampSettings, parse
 from stacks.errors import ConfigError
 from stacks.record import connect
 
@@ -156,7 +157,7 @@ def test_what_speaks_against_a_binding_changes_nothing(project, changes, code):
 def test_a_vault_that_is_another_customers_is_refused_whatever_its_key_is_called(project, key):
     other = layouts.changed(layouts.on_azure(layouts.byokms_active()), tenant="other", customer="other-corp")
     with connect(project.home).begin() as connection:
-        bindings.bind(connection, other)
+        bindings.bind(connection, other)  # as the record does with each layout that an operation reaches
     with pytest.raises(RefusedInput) as refused:
         onboarded(project, key=key)
     assert refused.value.code == "key-of-another-customer"
@@ -241,3 +242,9 @@ def test_a_role_that_has_not_spread_is_waited_for_and_not_for_ever():
 )
 def test_what_no_waiting_mends_fails_at_once(args):
     assert not lag.RoleLag(pause=lambda _: pytest.fail("nothing to wait for")).again(args)
+
+
+def test_a_default_of_the_project_reaches_every_stack_so_what_is_azures_has_none():
+    declared = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())["config"]
+    for name in OF_AN_AZURE_STAMP:
+        assert declared[f"keyshift:{name}"]["default"] == "", f"{name} would be refused in every other stack"
