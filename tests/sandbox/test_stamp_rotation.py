@@ -51,9 +51,7 @@ def test_everything_of_a_stamp_comes_under_its_new_key_and_the_old_one_is_archiv
         shown = cloud.elastic("GET", f"/deployments/{cloud.deployments()[f'{tenant.name}-e2']}")
         assert shown["settings"]["byok"]["key_resource_path"] == new
         cloud.client("kms").disable_key(KeyId=old)
-        assert set(before) <= set(moved.contents(tenant.storage("s1", "archive"))), (
-            "all of it is read without the old key"
-        )
+        assert set(before) <= set(moved.contents(side)), "all of it is read without the old key"
         tenant.pulumi("preview", "--expect-no-changes")
         cloud.pulumi("preview", "-s", STAMP, "--expect-no-changes")
         again = cloud.keyshift("stamp", "rotate", STAMP, "--dry-run", "--json").json()
