@@ -65,7 +65,7 @@ def test_an_unknown_package_is_refused() -> None:
         [sys.executable, "-m", "sandbox.provider", "gcp"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "aws|ec|elasticstack" in done.stderr
+    assert "aws|azure-native|azuread|ec|elasticstack" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
