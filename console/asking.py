@@ -12,13 +12,11 @@ from console.callers import Caller
 from console.house import House, require, require_fresh
 from console.orders import DESTRUCTIVE, QUEUED, TO_APPROVE, Kind, Lane, Order, Wanted, lane_of
 from console.problems import Refused
-from migrate import policing
 from migrate.errors import RefusedInput
 from migrate.events import Event
 from migrate.keys.check import Alias
-from migrate.operations import OperationKind, Request
+from migrate.operations import OperationKind
 from migrate.pending import PendingRotations
-from migrate.plan import plan
 from migrate.runner import Runner
 from stacks.layout import OFFERED, Mode
 from stacks.record import TenantRecord, connect
@@ -152,9 +150,7 @@ def _to_restore(_house: House, tenant: TenantRecord, _values: Data) -> None:
 def _require_planned(house: House, tenant: TenantRecord, kind: OperationKind, mode: str | None) -> None:
     """As the runner plans it, but for what only a listing in the cloud can tell."""
     _refuse_unfinished(house, tenant)
-    made = plan(Request(operation=f"{tenant.name}-{kind}", kind=kind, mode=mode), tenant.layout)
-    house.records.refuse_foreign_keys(phase.layout for phase in made.phases)
-    policing.refuse_plan(made, house.records.key_owners(phase.layout for phase in made.phases))
+    Runner(house.project, tenant.name, _nobody).planned(kind, mode)
 
 
 def _refuse_unfinished(house: House, tenant: TenantRecord) -> None:

@@ -82,14 +82,19 @@ class Runner:
 
         Raises RefusedInput while another operation is unfinished: its middle layouts are no place to start from.
         """
+        made = self.planned(kind, mode, asked)
+        elastic_cloud.require_offered(made)
+        self.preflight = self._preflight(made)
+        return made
+
+    def planned(self, kind: OperationKind, mode: str | None, asked: Mapping[str, Any] | None = None) -> Plan:
+        """The plan of an operation, after every check that needs no cloud. Raises RefusedInput, PolicyViolation."""
         tenant = self.records.tenant(self.tenant)
         self._refuse_unfinished()
         asked = asked or unreadable.asked(self.project, tenant, kind)
         made = plan(Request(operation=f"{self.tenant}-{kind}", kind=kind, mode=mode, **asked), tenant.layout)
         self.records.refuse_foreign_keys(phase.layout for phase in made.phases)
         policing.refuse_plan(made, self._owners(made))
-        elastic_cloud.require_offered(made)
-        self.preflight = self._preflight(made)
         return made
 
     def _owners(self, made: Plan) -> Mapping[str, str]:
